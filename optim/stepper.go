@@ -1,0 +1,235 @@
+package optim
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// rule is the formula of one optimizer; the stepper does what all have in common. Exactly one of elements and
+// tensor is set.
+type rule struct {
+	// buffers lists the state of one parameter.
+	buffers func(shape []int) []buffer
+	// begin, where set, advances what all parameters share to update t = 1, 2, ….
+	begin func(t int, lr float64)
+	// elements returns the update t of one group, for any part of a parameter: w, g and s are equally long.
+	elements func(t int, lr, decay float64) func(w, g []float32, s [][]float32)
+	// tensor returns the update t of one group, for whole parameters.
+	tensor func(t int, lr, decay float64) func(p Param, s [][]float32)
+	// carried are the numbers that begin changes, by name.
+	carried map[string]*float64
+	// average, where set, computes the weights to evaluate with from those that are trained.
+	average func(dst, w []float32, s [][]float32)
+}
+
+// buffer describes one tensor of state: filled with a value, or a copy of the parameter.
+type buffer struct {
+	name  string
+	shape []int
+	fill  float32
+	copy  bool
+}
+
+func (b buffer) len() int { return size(b.shape) }
+
+// like lists buffers of the parameter's own shape, filled with zeros.
+func like(names ...string) func(shape []int) []buffer {
+	return func(shape []int) []buffer {
+		var out []buffer
+		for _, n := range names {
+			out = append(out, buffer{name: n, shape: shape})
+		}
+		return out
+	}
+}
+
+func size(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// stepper runs a rule over parameters.
+type stepper struct {
+	name     string
+	rule     rule
+	groups   []Group
+	parallel Parallel
+
+	t        int
+	params   []Param       // names and shapes, as of the first step
+	state    [][][]float32 // by parameter and buffer
+	spans    []span
+	restored *State // waits for the parameters
+}
+
+func (s *stepper) Name() string { return s.name }
+
+func (s *stepper) Floats(params []Param) int {
+	n := 0
+	for _, p := range params {
+		for _, b := range s.rule.buffers(p.Shape) {
+			n += b.len()
+		}
+	}
+	return n
+}
+
+func (s *stepper) Step(params []Param, lr float64) error {
+	if err := s.bind(params); err != nil {
+		return fmt.Errorf("optimizer %s: %w", s.name, err)
+	}
+	s.t++
+	if s.rule.begin != nil {
+		s.rule.begin(s.t, lr)
+	}
+	if s.rule.tensor != nil {
+		updates := make([]func(Param, [][]float32), len(s.groups))
+		for i, g := range s.groups {
+			updates[i] = s.rule.tensor(s.t, lr*g.LRScale, g.WeightDecay)
+		}
+		for i, p := range params {
+			updates[p.Group](p, s.state[i])
+		}
+		return nil
+	}
+	updates := make([]func(w, g []float32, s [][]float32), len(s.groups))
+	for i, g := range s.groups {
+		updates[i] = s.rule.elements(s.t, lr*g.LRScale, g.WeightDecay)
+	}
+	s.parallel(len(s.spans), func(lo, hi int) {
+		var parts [4][]float32
+		for _, sp := range s.spans[lo:hi] {
+			p := params[sp.param]
+			state := parts[:0]
+			for _, b := range s.state[sp.param] {
+				state = append(state, b[sp.lo:sp.hi])
+			}
+			updates[p.Group](p.Value[sp.lo:sp.hi], p.Grad[sp.lo:sp.hi], state)
+		}
+	})
+	return nil
+}
+
+// bind checks the parameters, and makes or restores their state at the first step.
+func (s *stepper) bind(params []Param) error {
+	for i, p := range params {
+		n := size(p.Shape)
+		if len(p.Value) != n || len(p.Grad) != n {
+			return fmt.Errorf("parameter %s: shape %v has %d elements, have %d values and %d gradients", p.Name, p.Shape, n, len(p.Value), len(p.Grad))
+		}
+		if p.Group < 0 || p.Group >= len(s.groups) {
+			return fmt.Errorf("parameter %s: want a group below %d, have %d", p.Name, len(s.groups), p.Group)
+		}
+		if s.params != nil && (i >= len(s.params) || s.params[i].Name != p.Name || !slices.Equal(s.params[i].Shape, p.Shape)) {
+			return fmt.Errorf("parameter %s %v: not the list of the first step; make a new optimizer where other parameters train", p.Name, p.Shape)
+		}
+	}
+	if s.params != nil {
+		if len(params) != len(s.params) {
+			return fmt.Errorf("want the %d parameters of the first step, have %d", len(s.params), len(params))
+		}
+		return nil
+	}
+	state, err := s.allocate(params)
+	if err != nil {
+		return err
+	}
+	s.state, s.restored, s.spans = state, nil, spans(params)
+	s.params = make([]Param, len(params))
+	for i, p := range params {
+		s.params[i] = Param{Name: p.Name, Shape: slices.Clone(p.Shape)}
+	}
+	return nil
+}
+
+// allocate makes the state, with the numbers of a restored one where there is one.
+func (s *stepper) allocate(params []Param) ([][][]float32, error) {
+	type key struct{ param, name string }
+	saved := map[key]StateTensor{}
+	if s.restored != nil {
+		for _, t := range s.restored.Tensors {
+			saved[key{t.Param, t.Name}] = t
+		}
+	}
+	state := make([][][]float32, len(params))
+	seen := map[string]bool{}
+	used := 0
+	for i, p := range params {
+		if seen[p.Name] {
+			return nil, fmt.Errorf("parameter %s: two have this name", p.Name)
+		}
+		seen[p.Name] = true
+		for _, b := range s.rule.buffers(p.Shape) {
+			data := make([]float32, b.len())
+			switch t, ok := saved[key{p.Name, b.name}]; {
+			case s.restored != nil && !ok:
+				return nil, fmt.Errorf("parameter %s: the saved state has no %s; it belongs to another optimizer or other parameters", p.Name, b.name)
+			case s.restored != nil && (!slices.Equal(t.Shape, b.shape) || len(t.Data) != len(data)):
+				return nil, fmt.Errorf("parameter %s: saved %s: want shape %v, have %v with %d elements", p.Name, b.name, b.shape, t.Shape, len(t.Data))
+			case s.restored != nil:
+				copy(data, t.Data)
+				used++
+			case b.copy:
+				copy(data, p.Value)
+			case b.fill != 0:
+				for j := range data {
+					data[j] = b.fill
+				}
+			}
+			state[i] = append(state[i], data)
+		}
+	}
+	if s.restored != nil && used != len(s.restored.Tensors) {
+		return nil, fmt.Errorf("the saved state has %d tensors, of which %d belong to the parameters", len(s.restored.Tensors), used)
+	}
+	return state, nil
+}
+
+func (s *stepper) State() State {
+	if s.restored != nil {
+		return *s.restored
+	}
+	out := State{Counters: map[string]int64{"step": int64(s.t)}}
+	for name, v := range s.rule.carried {
+		out.Counters[name+"_bits"] = int64(math.Float64bits(*v))
+	}
+	for i, p := range s.params {
+		for j, b := range s.rule.buffers(p.Shape) {
+			out.Tensors = append(out.Tensors, StateTensor{p.Name, b.name, b.shape, s.state[i][j]})
+		}
+	}
+	return out
+}
+
+func (s *stepper) Restore(st State) error {
+	t, ok := st.Counters["step"]
+	if !ok || t < 0 {
+		return fmt.Errorf("optimizer %s: the saved state has no step", s.name)
+	}
+	for name := range s.rule.carried {
+		if _, ok := st.Counters[name+"_bits"]; !ok {
+			return fmt.Errorf("optimizer %s: the saved state has no %s; it belongs to another optimizer", s.name, name)
+		}
+	}
+	for name, v := range s.rule.carried {
+		*v = math.Float64frombits(uint64(st.Counters[name+"_bits"]))
+	}
+	s.t, s.params, s.state = int(t), nil, nil
+	if t == 0 {
+		s.restored = nil
+		return nil
+	}
+	c := State{Counters: map[string]int64{}}
+	for name, v := range st.Counters {
+		c.Counters[name] = v
+	}
+	for _, t := range st.Tensors {
+		c.Tensors = append(c.Tensors, StateTensor{t.Param, t.Name, slices.Clone(t.Shape), slices.Clone(t.Data)})
+	}
+	s.restored = &c
+	return nil
+}

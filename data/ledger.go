@@ -17,7 +17,7 @@ type Level uint8
 const (
 	Warning Level = iota // the record is used; the remark is worth reading
 	Cut                  // the record is used, but tokens were cut from it
-	Dropped              // the record is valid but is not used
+	Dropped              // the record is left out because an option asks for it
 	Bad                  // the record, or the rest of the file, cannot be read
 )
 
@@ -64,8 +64,8 @@ type Mode uint8
 
 // The modes.
 const (
-	Strict Mode = iota // a bad or dropped record fails the run, after all of them are listed
-	Skip               // bad and dropped records are listed and left out
+	Strict Mode = iota // a bad record fails the run, after all of them are listed
+	Skip               // bad records are listed and left out
 )
 
 // UnmarshalText reads "strict" or "skip".
@@ -129,21 +129,21 @@ func (l *Ledger) Problems() []Problem {
 	return slices.Clone(l.problems)
 }
 
-// Err returns nil, or an [*Error] that lists the problems which the mode does not accept: bad and dropped records in
-// mode strict, none in mode skip. It also reports that Sink failed, since then the list is not complete.
+// Err returns nil, or an [*Error] that lists the bad records if the mode is strict. It also reports that Sink failed,
+// since then the list is not complete.
 func (l *Ledger) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sinkErr != nil {
 		return fmt.Errorf("writing the ledger: %w", l.sinkErr)
 	}
-	n := l.counts[Bad] + l.counts[Dropped]
+	n := l.counts[Bad]
 	if l.Mode == Skip || n == 0 {
 		return nil
 	}
 	e := &Error{Total: n}
 	for _, p := range l.problems {
-		if p.Level >= Dropped {
+		if p.Level == Bad {
 			e.Problems = append(e.Problems, p)
 		}
 	}

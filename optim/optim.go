@@ -77,6 +77,7 @@ type Options struct {
 	MomentumDecay *float64  `yaml:"momentum_decay" doc:"how fast the momentum reaches its value (nadam)"`
 	Decoupled     bool      `yaml:"decoupled_weight_decay" doc:"decay the weight, not the gradient (nadam, radam)"`
 
+	Eps2           float64 `yaml:"eps2" doc:"smallest root mean square of a parameter that scales the rate (adafactor)"`
 	ClipThreshold  float64 `yaml:"clip_threshold" doc:"largest root mean square of an update (adafactor)"`
 	DecayRate      float64 `yaml:"decay_rate" doc:"exponent of the decay of the second moment (adafactor)"`
 	Beta1          float64 `yaml:"beta1" doc:"decay of the average of updates; 0 keeps none (adafactor)"`
@@ -95,9 +96,22 @@ type Options struct {
 
 // rules are the optimizers by name.
 var rules = map[string]func(Options) (rule, error){
-	"adamw": adamW,
-	"adam":  adam,
-	"sgd":   sgd,
+	"adadelta":           adadelta,
+	"adafactor":          adafactor,
+	"adagrad":            adagrad,
+	"adam":               adam,
+	"adamax":             adamax,
+	"adamw":              adamW,
+	"lion":               lion,
+	"muon":               muon,
+	"nadam":              nadam,
+	"radam":              radam,
+	"rmsprop":            rmsprop,
+	"schedulefree_adamw": scheduleFreeAdamW,
+	"schedulefree_sgd":   scheduleFreeSGD,
+	"sgd":                sgd,
+	"stable_adamw":       stableAdamW,
+	"torch_adafactor":    torchAdafactor,
 }
 
 // Names lists the optimizers, sorted.
@@ -145,7 +159,11 @@ func New(name string, o Options) (Optimizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("optimizer %s: %w", name, err)
 	}
-	return &stepper{name: name, rule: r, groups: o.Groups, parallel: o.Parallel}, nil
+	s := &stepper{name: name, rule: r, groups: o.Groups, parallel: o.Parallel}
+	if r.average != nil {
+		return averaging{s}, nil
+	}
+	return s, nil
 }
 
 // betas returns the two decays, or the defaults.

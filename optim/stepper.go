@@ -82,6 +82,11 @@ func (s *stepper) Step(params []Param, lr float64) error {
 	if err := s.bind(params); err != nil {
 		return fmt.Errorf("optimizer %s: %w", s.name, err)
 	}
+	for _, p := range params {
+		if len(p.Grad) != len(p.Value) {
+			return fmt.Errorf("optimizer %s: parameter %s: want %d gradients, have %d", s.name, p.Name, len(p.Value), len(p.Grad))
+		}
+	}
 	s.t++
 	if s.rule.begin != nil {
 		s.rule.begin(s.t, lr)
@@ -117,9 +122,8 @@ func (s *stepper) Step(params []Param, lr float64) error {
 // bind checks the parameters, and makes or restores their state at the first step.
 func (s *stepper) bind(params []Param) error {
 	for i, p := range params {
-		n := size(p.Shape)
-		if len(p.Value) != n || len(p.Grad) != n {
-			return fmt.Errorf("parameter %s: shape %v has %d elements, have %d values and %d gradients", p.Name, p.Shape, n, len(p.Value), len(p.Grad))
+		if n := size(p.Shape); len(p.Value) != n {
+			return fmt.Errorf("parameter %s: shape %v has %d elements, have %d values", p.Name, p.Shape, n, len(p.Value))
 		}
 		if p.Group < 0 || p.Group >= len(s.groups) {
 			return fmt.Errorf("parameter %s: want a group below %d, have %d", p.Name, len(s.groups), p.Group)
@@ -187,6 +191,25 @@ func (s *stepper) allocate(params []Param) ([][][]float32, error) {
 		return nil, fmt.Errorf("the saved state has %d tensors, of which %d belong to the parameters", len(s.restored.Tensors), used)
 	}
 	return state, nil
+}
+
+// averaging is a stepper whose rule has weights of its own for evaluation.
+type averaging struct{ *stepper }
+
+func (a averaging) Average(params []Param, dst [][]float32) error {
+	if err := a.bind(params); err != nil {
+		return fmt.Errorf("optimizer %s: %w", a.name, err)
+	}
+	if len(dst) != len(params) {
+		return fmt.Errorf("optimizer %s: want %d slices to write to, have %d", a.name, len(params), len(dst))
+	}
+	for i, p := range params {
+		if len(dst[i]) != len(p.Value) {
+			return fmt.Errorf("optimizer %s: parameter %s: want %d elements to write to, have %d", a.name, p.Name, len(p.Value), len(dst[i]))
+		}
+		a.rule.average(dst[i], p.Value, a.state[i])
+	}
+	return nil
 }
 
 func (s *stepper) State() State {

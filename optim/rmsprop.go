@@ -28,7 +28,7 @@ func rmsprop(o Options) (rule, error) {
 					mean := v[i]
 					if o.Centered {
 						avg[i] += (d - avg[i]) * alphac
-						mean -= avg[i] * avg[i]
+						mean = max(0, mean-avg[i]*avg[i]) // rounding may take it below zero
 					}
 					d /= sqrt(mean) + eps
 					if mu != 0 {

@@ -94,3 +94,6 @@ func (f Format) Dequantize(dst []float32, src []byte) {
 func (f Format) Quantize(dst []byte, src []float32) {
 	formats[f].encode(dst[:f.Bytes(len(src))], src)
 }
+
+// Known reports whether f is one of the formats; a file may hold tensors that are none.
+func (f Format) Known() bool { return int(f) < len(formats) }

@@ -54,15 +54,13 @@ func stepDir(root string, step int) string {
 // state of the same step that is whole already stays.
 func SaveState(root string, s State) (dir string, err error) {
 	dir = stepDir(root, s.Step)
-	if _, err := os.Lstat(dir); err == nil {
-		if _, err := verify(dir); err == nil {
-			return dir, nil
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return dir, fmt.Errorf("checkpoint: remove the damaged %s: %w", dir, err)
-		}
+	if _, err := verify(dir); err == nil {
+		return dir, nil
 	}
-	return dir, atomicfile.Dir(dir, func(tmp string) error {
+	if err := os.MkdirAll(root, 0o777); err != nil {
+		return dir, fmt.Errorf("checkpoint: %w", err)
+	}
+	return dir, atomicfile.WriteDir(dir, func(tmp string) error {
 		m := manifest{Version: 1, Step: s.Step, Files: map[string]fileHash{}}
 		save := func(name string, write func(io.Writer) error) error {
 			f, err := os.Create(filepath.Join(tmp, name))
@@ -205,10 +203,14 @@ func Prune(root string, last int, keep ...int) error {
 			errs = append(errs, os.RemoveAll(stepDir(root, step)))
 		}
 	}
-	left, err := filepath.Glob(filepath.Join(root, ".step-*.tmp"))
-	errs = append(errs, err)
-	for _, dir := range left {
-		errs = append(errs, os.RemoveAll(dir))
+	entries, err := os.ReadDir(root)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, e := range entries {
+		if target, ok := atomicfile.Temporary(e.Name()); ok && strings.HasPrefix(target, "step-") {
+			errs = append(errs, os.RemoveAll(filepath.Join(root, e.Name())))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -74,7 +74,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(root, ".step-000009.123.tmp"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(root, ".step-000009.tmp-1"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := Prune(root, 2, 1); err != nil {

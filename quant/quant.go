@@ -1,99 +1,162 @@
-// Package quant holds the storage formats of tensors: floats of 16 and 32 bits and the block formats of GGUF, with
-// their layout, their decoding and, for those that are written, their encoding.
+// Package quant holds the formats in which numbers are stored: plain floats and integers, the block formats of ggml
+// (Q8_0, Q4_0 ..., a scale and small integers per block) and those of bitsandbytes. A block format loses
+// accuracy; MaxError says how much.
+//
+// Names, layouts and rounding are those of ggml and bitsandbytes, bit for bit: files written here are read there.
 package quant
 
-import "fmt"
+import (
+	"fmt"
 
-// Format is a storage format.
-type Format uint8
-
-// The formats. A name is that of ggml where it has one.
-const (
-	F32 Format = iota
-	F16
-	BF16
-	Q8_0
-	Q4_0
-	Q4_1
-	Q5_0
-	Q5_1
-	Q2_K
-	Q3_K
-	Q4_K
-	Q5_K
-	Q6_K
+	"tunesmith/internal/nearest"
 )
 
-// info is the layout of a format and its code.
-type info struct {
-	name   string
-	block  int // elements of a block
-	bytes  int // of a block
-	decode func(dst []float32, src []byte)
-	encode func(dst []byte, src []float32)
+// Format says how the elements of a tensor are stored. All formats are little-endian.
+type Format uint8
+
+// The formats. The zero value is F32.
+const (
+	F32    Format = iota // IEEE 754 single precision
+	F16                  // IEEE 754 half precision: 5 bits of exponent, 10 of fraction
+	BF16                 // upper half of an F32: 8 bits of exponent, 7 of fraction
+	F64                  // IEEE 754 double precision
+	F8E4M3               // 4 bits of exponent, 3 of fraction, no infinity
+	F8E5M2               // upper half of an F16
+	I8
+	I16
+	I32
+	I64
+	U8
+	U16
+	U32
+	U64
+	Bool // one byte, 0 or 1
+
+	Q8_0 // 32 elements: F16 scale, int8
+	Q4_0 // 32 elements: F16 scale, 4 bits from −8 to 7
+	Q4_1 // 32 elements: F16 scale and minimum, 4 bits from 0 to 15
+	Q5_0 // 32 elements: F16 scale, 5 bits from −16 to 15
+	Q5_1 // 32 elements: F16 scale and minimum, 5 bits from 0 to 31
+	Q2_K // 256 elements in 16 sub-blocks of 4-bit scale and minimum, 2 bits
+	Q3_K // 256 elements in 16 sub-blocks of 6-bit scale, 3 bits from −4 to 3
+	Q4_K // 256 elements in 8 sub-blocks of 6-bit scale and minimum, 4 bits
+	Q5_K // 256 elements in 8 sub-blocks of 6-bit scale and minimum, 5 bits
+	Q6_K // 256 elements in 16 sub-blocks of 8-bit scale, 6 bits from −32 to 31
+
+	formats // how many there are
+)
+
+// codec is a format's layout and code.
+type codec struct {
+	name     string
+	block    int // elements of a block, 1 for plain numbers
+	bytes    int // of a block
+	decode   func(dst []float32, src []byte)
+	encode   func(dst []byte, src []float32) // nil for what is only read
+	maxError float64                         // see MaxError
 }
 
-var formats = [...]info{
-	F32:  {"F32", 1, 4, decodeF32, encodeF32},
-	F16:  {"F16", 1, 2, decodeF16, encodeF16},
-	BF16: {"BF16", 1, 2, decodeBF16, encodeBF16},
-	Q8_0: {"Q8_0", 32, 34, decodeQ8_0, encodeQ8_0},
-	Q4_0: {"Q4_0", 32, 18, decodeQ4_0, encodeQ4_0},
-	Q4_1: {"Q4_1", 32, 20, decodeQ4_1, encodeQ4_1},
-	Q5_0: {"Q5_0", 32, 22, decodeQ5_0, nil},
-	Q5_1: {"Q5_1", 32, 24, decodeQ5_1, nil},
-	Q2_K: {"Q2_K", 256, 84, decodeQ2K, nil},
-	Q3_K: {"Q3_K", 256, 110, decodeQ3K, nil},
-	Q4_K: {"Q4_K", 256, 144, decodeQ4K, nil},
-	Q5_K: {"Q5_K", 256, 176, decodeQ5K, nil},
-	Q6_K: {"Q6_K", 256, 210, decodeQ6K, nil},
-}
+// halfError is the relative rounding error of an F16.
+const halfError = 1.0 / (1 << 11)
 
-// String returns the format's name.
-func (f Format) String() string {
-	if int(f) < len(formats) {
-		return formats[f].name
-	}
-	return fmt.Sprintf("format %d", uint8(f))
-}
-
-// Parse returns the format of a name.
-func Parse(name string) (Format, error) {
-	for f, i := range formats {
-		if i.name == name {
-			return Format(f), nil
-		}
-	}
-	return 0, fmt.Errorf("storage format: want one of %v, have %q", Formats(), name)
+// codecs is the list of the formats.
+var codecs = [formats]codec{
+	F32:    {"F32", 1, 4, decodeF32, encodeF32, 0},
+	F16:    {"F16", 1, 2, decodeF16, encodeF16, halfError},
+	BF16:   {"BF16", 1, 2, decodeBF16, encodeBF16, 1.0 / (1 << 8)},
+	F64:    {"F64", 1, 8, decodeF64, encodeF64, 0},
+	F8E4M3: {"F8_E4M3", 1, 1, decodeF8E4M3, nil, 0},
+	F8E5M2: {"F8_E5M2", 1, 1, decodeF8E5M2, nil, 0},
+	I8:     {"I8", 1, 1, decodeI8, nil, 0},
+	I16:    {"I16", 1, 2, decodeI16, nil, 0},
+	I32:    {"I32", 1, 4, decodeI32, nil, 0},
+	I64:    {"I64", 1, 8, decodeI64, nil, 0},
+	U8:     {"U8", 1, 1, decodeU8, nil, 0},
+	U16:    {"U16", 1, 2, decodeU16, nil, 0},
+	U32:    {"U32", 1, 4, decodeU32, nil, 0},
+	U64:    {"U64", 1, 8, decodeU64, nil, 0},
+	Bool:   {"BOOL", 1, 1, decodeU8, nil, 0},
+	// Half a step, and the rounding of the scale where it counts most: at the largest code.
+	Q8_0: {"Q8_0", 32, 34, decodeQ8_0, encodeQ8_0, 0.5/127 + halfError},
+	// The sign of the scale is that of the largest element, which gets the code −8 (or −16); an element as large with
+	// the other sign would need the code 8 and gets 7, a whole step less.
+	Q4_0: {"Q4_0", 32, 18, decodeQ4_0, encodeQ4_0, 1.0/8 + halfError},
+	Q5_0: {"Q5_0", 32, 22, decodeQ5_0, encodeQ5_0, 1.0/16 + halfError},
+	// The range from minimum to maximum is up to twice the largest element; scale and minimum are both rounded.
+	Q4_1: {"Q4_1", 32, 20, decodeQ4_1, encodeQ4_1, 1.0/15 + 3*halfError},
+	Q5_1: {"Q5_1", 32, 24, decodeQ5_1, encodeQ5_1, 1.0/31 + 3*halfError},
+	Q2_K: {"Q2_K", 256, 84, decodeQ2K, nil, 0},
+	Q3_K: {"Q3_K", 256, 110, decodeQ3K, nil, 0},
+	Q4_K: {"Q4_K", 256, 144, decodeQ4K, nil, 0},
+	Q5_K: {"Q5_K", 256, 176, decodeQ5K, nil, 0},
+	Q6_K: {"Q6_K", 256, 210, decodeQ6K, nil, 0},
 }
 
 // Formats lists all formats.
 func Formats() []Format {
-	out := make([]Format, len(formats))
+	out := make([]Format, formats)
 	for i := range out {
 		out[i] = Format(i)
 	}
 	return out
 }
 
-// Block returns the number of elements of a block.
-func (f Format) Block() int { return formats[f].block }
+// Parse returns the format of that name.
+func Parse(name string) (Format, error) {
+	var names []string
+	for f, c := range codecs {
+		if c.name == name {
+			return Format(f), nil
+		}
+		names = append(names, c.name)
+	}
+	return 0, fmt.Errorf("storage format %q is unknown%s", name, nearest.Hint(name, names))
+}
+
+// String returns the format's name, as safetensors and ggml write it.
+func (f Format) String() string {
+	if !f.Known() {
+		return fmt.Sprintf("format %d", uint8(f))
+	}
+	return codecs[f].name
+}
+
+// Known reports whether f is one of the formats.
+func (f Format) Known() bool { return f < formats }
+
+// Block returns the number of elements of a block, 1 for plain numbers.
+func (f Format) Block() int { return codecs[f].block }
 
 // Bytes returns the bytes that n elements take. n has to be a multiple of the block.
-func (f Format) Bytes(n int) int { return n / formats[f].block * formats[f].bytes }
+func (f Format) Bytes(n int) int { return n / codecs[f].block * codecs[f].bytes }
 
 // Writable reports whether Quantize knows the format.
-func (f Format) Writable() bool { return formats[f].encode != nil }
+func (f Format) Writable() bool { return codecs[f].encode != nil }
 
-// Dequantize decodes len(dst) elements, a multiple of the block, from the beginning of src.
+// MaxError bounds |x − x̂| after Quantize and Dequantize of a Writable format, as a share of the largest |x| in the
+// block. It holds where neither element nor scale falls below the normal range of the format's 16-bit floats.
+func (f Format) MaxError() float64 { return codecs[f].maxError }
+
+// Dequantize decodes len(dst) elements, a multiple of the block, from the beginning of src. The values are exact,
+// but for F64 and for integers beyond 2^24, which are rounded to nearest even. It panics if src is too short.
 func (f Format) Dequantize(dst []float32, src []byte) {
-	formats[f].decode(dst, src[:f.Bytes(len(dst))])
+	f.checkBlocks(len(dst))
+	codecs[f].decode(dst, src[:f.Bytes(len(dst))])
 }
 
-// Quantize encodes len(src) elements, a multiple of the block, to the beginning of dst.
+// Quantize encodes len(src) elements, a multiple of the block, to the beginning of dst. Elements of block formats
+// have to be finite: what a block with NaN or infinity becomes is not defined. It panics if dst is too short or the
+// format is not Writable.
 func (f Format) Quantize(dst []byte, src []float32) {
-	formats[f].encode(dst[:f.Bytes(len(src))], src)
+	f.checkBlocks(len(src))
+	if !f.Writable() {
+		panic(fmt.Sprintf("quant: format %v can be read but not written", f))
+	}
+	codecs[f].encode(dst[:f.Bytes(len(src))], src)
 }
 
-// Known reports whether f is one of the formats; a file may hold tensors that are none.
-func (f Format) Known() bool { return int(f) < len(formats) }
+func (f Format) checkBlocks(n int) {
+	if block := codecs[f].block; n%block != 0 {
+		panic(fmt.Sprintf("quant: %d elements are no multiple of the blocks of %d of format %v", n, block, f))
+	}
+}

@@ -1,0 +1,10 @@
+//go:build !windows
+
+package runs
+
+import (
+	"os"
+	"syscall"
+)
+
+func tryLock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }

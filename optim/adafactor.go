@@ -1,6 +1,9 @@
 package optim
 
-import "math"
+import (
+	"errors"
+	"math"
+)
 
 // adafactor keeps one second moment a row and one a column instead of one an element (Shazeer and Stern 2018,
 // arXiv 1804.04235), as transformers computes it: averages of g² + ε over the last axis and over the one before,
@@ -10,6 +13,9 @@ import "math"
 // The rate is lr, or with relative_step min(1e-2, 1/√t), after warmup_init's 1e-6 t; scale_parameter multiplies
 // by max(eps2, rms(w)). Decay is decoupled and uses that rate. Both are off by default, as in the Trainer.
 func adafactor(o Options) (rule, error) {
+	if o.WarmupInit && !o.RelativeStep {
+		return rule{}, errors.New("warmup_init: want relative_step with it")
+	}
 	eps1, eps2 := or(o.Eps, 1e-30), or(o.Eps2, 1e-3)
 	return factoredRule(o, factored{
 		names: [3]string{"exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"},

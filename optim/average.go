@@ -49,10 +49,10 @@ func NewWeightAverage(kind string, decay float64, par Parallel) (*WeightAverage,
 	r := rule{
 		buffers: func(shape []int) []buffer { return []buffer{{name: "average", shape: shape, copy: true}} },
 		elements: func(t int, _, _ float64) func(w, g []float32, s [][]float32) {
-			new := float32(1 - share(decay, t-1))
+			fresh := float32(1 - share(decay, t-1))
 			return func(w, _ []float32, s [][]float32) {
 				for i, e := range s[0] {
-					s[0][i] = e + (w[i]-e)*new
+					s[0][i] = e + (w[i]-e)*fresh
 				}
 			}
 		},

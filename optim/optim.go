@@ -126,7 +126,7 @@ func Names() []string {
 
 // New makes an optimizer.
 func New(name string, o Options) (Optimizer, error) {
-	make, ok := rules[name]
+	build, ok := rules[name]
 	if !ok {
 		return nil, fmt.Errorf("optimizer: want one of %v, have %q%s", Names(), name, nearest.Hint(name, Names()))
 	}
@@ -140,6 +140,14 @@ func New(name string, o Options) (Optimizer, error) {
 	}
 	if !(o.Eps >= 0) {
 		return nil, fmt.Errorf("optimizer %s: eps: want > 0, have %v", name, o.Eps)
+	}
+	for _, s := range []struct {
+		field string
+		value float64
+	}{{"momentum", deref(o.Momentum, 0)}, {"dampening", o.Dampening}, {"alpha", o.Alpha}, {"rho", o.Rho}, {"beta1", o.Beta1}} {
+		if !(s.value >= 0 && s.value < 1) {
+			return nil, fmt.Errorf("optimizer %s: %s: want a number in [0, 1), have %v", name, s.field, s.value)
+		}
 	}
 	if len(o.Groups) == 0 {
 		o.Groups = []Group{{LRScale: 1}}
@@ -155,7 +163,7 @@ func New(name string, o Options) (Optimizer, error) {
 	if o.Parallel == nil {
 		o.Parallel = serial
 	}
-	r, err := make(o)
+	r, err := build(o)
 	if err != nil {
 		return nil, fmt.Errorf("optimizer %s: %w", name, err)
 	}

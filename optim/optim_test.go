@@ -228,6 +228,12 @@ func TestErrors(t *testing.T) {
 		{"optimizer adamw: betas[1]: want a number in [0, 1), have 1", open("adamw", Options{Betas: []float64{0.9, 1}})},
 		{"optimizer adamw: betas: want two numbers, have [0.9]", open("adamw", Options{Betas: []float64{0.9}})},
 		{"optimizer adamw: eps: want > 0, have NaN", open("adamw", Options{Eps: math.NaN()})},
+		{"optimizer sgd: momentum: want a number in [0, 1), have 1", open("sgd", Options{Momentum: new(1.0)})},
+		{"optimizer adafactor: warmup_init: want relative_step with it", open("adafactor", Options{WarmupInit: true})},
+		{"optimizer adamw: learning rate: want a number >= 0, have NaN", func() error {
+			o, _ := New("adamw", Options{})
+			return o.Step(nil, math.NaN())
+		}},
 		{"optimizer adamw: group 0: lr scale: want > 0, have 0", open("adamw", Options{Groups: []Group{{}}})},
 		{"optimizer adamw: group 0: weight decay: want >= 0, have -1", open("adamw", Options{Groups: []Group{{1, -1}}})},
 		{"optimizer sgd: nesterov: want a momentum and no dampening", open("sgd", Options{Nesterov: new(true)})},

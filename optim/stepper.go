@@ -82,6 +82,9 @@ func (s *stepper) Step(params []Param, lr float64) error {
 	if err := s.bind(params); err != nil {
 		return fmt.Errorf("optimizer %s: %w", s.name, err)
 	}
+	if !(lr >= 0) || math.IsInf(lr, 1) {
+		return fmt.Errorf("optimizer %s: learning rate: want a number >= 0, have %v", s.name, lr)
+	}
 	for _, p := range params {
 		if len(p.Grad) != len(p.Value) {
 			return fmt.Errorf("optimizer %s: parameter %s: want %d gradients, have %d", s.name, p.Name, len(p.Value), len(p.Grad))

@@ -47,7 +47,7 @@ var (
 	ErrLocked = errors.New("the run is in use")
 )
 
-// Run is a run's folder, open for writing by this process alone.
+// Run is a run's folder, open for writing by this process alone, and for one goroutine at a time.
 type Run struct {
 	dir     string
 	lock    *os.File

@@ -14,7 +14,7 @@ func readAlpaca(f *fields) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	if output == "" {
+	if blank(output) {
 		f.warn("'output' is empty: nothing to train")
 	}
 	t.add(assistant, output, true)

@@ -336,7 +336,7 @@ func (f *fields) checkTurns(path string, t turns) error {
 				f.warn("%s[%d]: system message after the start: many templates refuse it", path, i)
 			}
 		case assistant:
-			if m.Content == "" && len(m.ToolCalls) == 0 && t.train[i] {
+			if blank(m.Content) && len(m.ToolCalls) == 0 && t.train[i] {
 				f.warn("%s[%d].content is empty: nothing to train", path, i)
 			}
 			for _, c := range m.ToolCalls {

@@ -81,7 +81,7 @@ func (m *Mode) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// kept is how many problems a ledger holds in memory; the sink gets all of them.
+// kept is how many problems of one level a ledger holds in memory; the sink gets all of them.
 const kept = 10_000
 
 // shown is how many problems an error message lists.
@@ -103,7 +103,7 @@ func (l *Ledger) Add(p Problem) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts[p.Level]++
-	if len(l.problems) < kept {
+	if l.counts[p.Level] <= kept {
 		l.problems = append(l.problems, p)
 	}
 	if l.Sink != nil && l.sinkErr == nil {
@@ -122,7 +122,7 @@ func (l *Ledger) Count(level Level) int {
 	return l.counts[level]
 }
 
-// Problems returns the first 10,000 problems; Sink has all of them.
+// Problems returns the first 10,000 problems of each level, in the order of their coming; Sink has all of them.
 func (l *Ledger) Problems() []Problem {
 	l.mu.Lock()
 	defer l.mu.Unlock()

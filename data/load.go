@@ -27,13 +27,23 @@ type LoadOptions struct {
 // ledger has the same order everywhere.
 const blockSize = 512
 
-// Load reads a source to its end into two stores: examples to train on, and examples that are held out. Problems of
+// Load reads sources to their end into two stores: examples to train on, and examples that are held out. Problems of
 // records go to the ledger, and in mode strict its Err is returned at the end. held may be nil if nothing is held
 // out.
-func Load(ctx context.Context, s Source, render Renderer, o LoadOptions, l *Ledger, train, held *Store) error {
+func Load(ctx context.Context, sources []Source, render Renderer, o LoadOptions, l *Ledger, train, held *Store) error {
 	if o.EvalShare < 0 || o.EvalShare >= 1 || o.EvalShare > 0 && held == nil {
 		return fmt.Errorf("data: part to hold out: want 0 <= share < 1, have %g", o.EvalShare)
 	}
+	for _, s := range sources {
+		if err := load(ctx, s, render, o, l, train, held); err != nil {
+			return err
+		}
+	}
+	return l.Err()
+}
+
+// load reads one source.
+func load(ctx context.Context, s Source, render Renderer, o LoadOptions, l *Ledger, train, held *Store) error {
 	r, err := Open(s, l)
 	if err != nil {
 		return err
@@ -71,7 +81,7 @@ func Load(ctx context.Context, s Source, render Renderer, o LoadOptions, l *Ledg
 			}
 		}
 	}
-	return l.Err()
+	return nil
 }
 
 // rendered is what became of one record.

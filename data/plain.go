@@ -56,7 +56,7 @@ func readPromptCompletion(f *fields) (Record, error) {
 	if text, ok := value.(string); ok != prompt.IsText() {
 		return Record{}, mixedParts("prompt", path)
 	} else if ok {
-		if text == "" {
+		if blank(text) {
 			f.warn("'%s' is empty: nothing to train", path)
 		}
 		return Record{Kind: Completion, Prompt: prompt, Answer: Part{Text: text}}, nil

@@ -337,7 +337,7 @@ func TestLoad(t *testing.T) {
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(procs))
 		l := &Ledger{}
 		train, held := NewStore("", 0), NewStore("", 0)
-		err := Load(context.Background(), Source{Path: path}, runes{}, LoadOptions{MaxLength: 30, Overlength: KeepStart, EvalShare: 0.2}, l, train, held)
+		err := Load(context.Background(), []Source{{Path: path}}, runes{}, LoadOptions{MaxLength: 30, Overlength: KeepStart, EvalShare: 0.2}, l, train, held)
 		var e *Error
 		if !errors.As(err, &e) || e.Total != 32 {
 			t.Fatalf("error %v", err)
@@ -354,7 +354,7 @@ func TestLoad(t *testing.T) {
 		}
 	}
 	l := &Ledger{Mode: Skip}
-	if err := Load(context.Background(), Source{Path: path, Format: PromptCompletion}, runes{}, LoadOptions{}, l, NewStore("", 0), nil); err != nil {
+	if err := Load(context.Background(), []Source{{Path: path, Format: PromptCompletion}}, runes{}, LoadOptions{}, l, NewStore("", 0), nil); err != nil {
 		t.Error(err)
 	}
 	if n := l.Count(Bad); n != 3*blockSize {
@@ -362,7 +362,7 @@ func TestLoad(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := Load(ctx, Source{Path: path}, runes{}, LoadOptions{}, &Ledger{}, NewStore("", 0), nil); !errors.Is(err, context.Canceled) {
+	if err := Load(ctx, []Source{{Path: path}}, runes{}, LoadOptions{}, &Ledger{}, NewStore("", 0), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -401,7 +401,7 @@ func TestReadingIsBounded(t *testing.T) {
 		}
 		return Example{IDs: []int32{1, 2, 3}, Train: []bool{false, true, true}, Weight: 1}, nil, nil
 	})
-	if err := Load(context.Background(), Source{Path: path}, render, LoadOptions{}, &Ledger{}, store, nil); err != nil {
+	if err := Load(context.Background(), []Source{{Path: path}}, render, LoadOptions{}, &Ledger{}, store, nil); err != nil {
 		t.Fatal(err)
 	}
 	if store.Len() != 20_001 {

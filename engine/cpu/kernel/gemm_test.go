@@ -1,0 +1,291 @@
+package kernel
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// product is a·b in double precision, and the sum of magnitudes that its error is measured against.
+func product(a, b Matrix, m, n, k int) (c, size []float64) {
+	c, size = make([]float64, m*n), make([]float64, m*n)
+	for i := range m {
+		for j := range n {
+			for l := range k {
+				x, y := float64(a.Data[i*a.Row+l*a.Col]), float64(b.Data[l*b.Row+j*b.Col])
+				c[i*n+j] += x * y
+				size[i*n+j] += math.Abs(x * y)
+			}
+		}
+	}
+	return c, size
+}
+
+// cuts draws a split of 0…n on multiples of step.
+func cuts(t *rapid.T, n, step int) []int {
+	out := []int{0}
+	for out[len(out)-1] < n {
+		k := rapid.IntRange(1, (n+step-1)/step).Draw(t, "cut")
+		out = append(out, min(out[len(out)-1]+k*step, n))
+	}
+	return out
+}
+
+// eachPart calls f for every rectangle of a drawn split.
+func eachPart(t *rapid.T, m, n, step int, f func(Range)) {
+	ms, ns := cuts(t, m, 1), cuts(t, n, step)
+	for i := range len(ms) - 1 {
+		for j := range len(ns) - 1 {
+			f(Range{ms[i], ms[i+1], ns[j], ns[j+1]})
+		}
+	}
+}
+
+func whole(m, n int) Range { return Range{0, m, 0, n} }
+
+// checkProduct compares a result with rows of ldd to want + old, and that nothing else was written.
+func checkProduct(t *rapid.T, got, old []float32, ldd, m, n int, add bool, want, size []float64, rel float64) {
+	for i := range m {
+		for j := range ldd {
+			g, o := got[i*ldd+j], float64(old[i*ldd+j])
+			if j >= n {
+				if float64(g) != o {
+					t.Fatalf("wrote row %d, column %d of %d", i, j, n)
+				}
+				continue
+			}
+			w, s := want[i*n+j], size[i*n+j]
+			if add {
+				w, s = w+o, s+math.Abs(o)
+			}
+			if d := math.Abs(float64(g) - w); !(d <= rel*s+1e-30) {
+				t.Fatalf("(%d, %d): have %v, want %v: off by %.2g of %.2g", i, j, g, w, d, s)
+			}
+		}
+	}
+}
+
+func sameBits(t *rapid.T, a, b []float32) {
+	for i := range a {
+		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
+			t.Fatalf("element %d: %v whole, %v in parts", i, a[i], b[i])
+		}
+	}
+}
+
+// shape draws sizes that cross every tile, panel, block and slice.
+func shape(t *rapid.T) (m, n, k int) {
+	dim := rapid.OneOf(rapid.IntRange(1, 40), rapid.SampledFrom([]int{6, 14, 16, 32, 48, 64}))
+	depth := rapid.OneOf(rapid.IntRange(1, 80), rapid.IntRange(120, 136), rapid.SampledFrom([]int{255, 256, 257, 511, 513, 600, 2050}))
+	return dim.Draw(t, "m"), dim.Draw(t, "n"), depth.Draw(t, "k")
+}
+
+func TestMatMul(t *testing.T) {
+	scratch := make([]float32, MatMulScratch)
+	eachLevel(t, func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			m, n, k := shape(t)
+			r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+			add := rapid.Bool().Draw(t, "add")
+			view := func(rows, cols int, transposed bool) Matrix {
+				if transposed {
+					return RowMajor(randoms(r, rows*cols, 1), rows).T()
+				}
+				return RowMajor(randoms(r, rows*cols, 1), cols)
+			}
+			a, b := view(m, k, rapid.Bool().Draw(t, "ta")), view(k, n, rapid.Bool().Draw(t, "tb"))
+			ldd := n + rapid.IntRange(0, 3).Draw(t, "pad")
+			old := randoms(r, m*ldd, 1)
+			got := append([]float32(nil), old...)
+			MatMul(got, ldd, a, b, k, whole(m, n), add, scratch)
+			want, size := product(a, b, m, n, k)
+			checkProduct(t, got, old, ldd, m, n, add, want, size, 1e-6)
+			parts := append([]float32(nil), old...)
+			eachPart(t, m, n, 1, func(r Range) { MatMul(parts, ldd, a, b, k, r, add, scratch) })
+			sameBits(t, got, parts)
+		})
+	})
+}
+
+func TestGemm(t *testing.T) {
+	scratch := make([]float32, PackScratch)
+	for _, f := range []Format{F32, BF16, Int16} {
+		t.Run(string(f), func(t *testing.T) {
+			eachLevel(t, func(t *testing.T) {
+				rapid.Check(t, func(t *rapid.T) {
+					m, n, k := shape(t)
+					r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+					add, trans := rapid.Bool().Draw(t, "add"), rapid.Bool().Draw(t, "trans")
+					ldx, ldd := k+rapid.IntRange(0, 3).Draw(t, "padx"), n+rapid.IntRange(0, 3).Draw(t, "padd")
+					x := Matrix{randoms(r, m*ldx, 1), ldx, 1}
+					w, b := Matrix{}, Matrix{}
+					if trans {
+						b = RowMajor(randoms(r, k*n, 1), n)
+						w = b
+					} else {
+						w = RowMajor(randoms(r, k*n, 1), k)
+						b = w.T()
+					}
+					p := NewPacked(f, n, k, nil)
+					for _, c := range [][2]int{{0, p.Panels() / 2}, {p.Panels() / 2, p.Panels()}} {
+						p.Pack(RowsOf(w.Data, w.Row), trans, c[0], c[1], scratch)
+					}
+					old := randoms(r, m*ldd, 1)
+					got, parts := append([]float32(nil), old...), append([]float32(nil), old...)
+					want, size := product(x, b, m, n, k)
+					rel := 1e-6
+					if f == BF16 {
+						rel = 5e-3
+					}
+					if f == Int16 {
+						q := NewQuantized(m, k, nil)
+						q.Quantize(x.Data, ldx, 0, m/2)
+						q.Quantize(x.Data, ldx, m/2, m)
+						GemmInt16(got, ldd, q, p, whole(m, n), add)
+						eachPart(t, m, n, TileCols(), func(r Range) { GemmInt16(parts, ldd, q, p, r, add) })
+						size, rel = roundings(x, b, m, n, k), 1
+					} else {
+						Gemm(got, ldd, x.Data, ldx, p, whole(m, n), add)
+						eachPart(t, m, n, TileCols(), func(r Range) { Gemm(parts, ldd, x.Data, ldx, p, r, add) })
+					}
+					checkProduct(t, got, old, ldd, m, n, add, want, size, rel)
+					sameBits(t, got, parts)
+				})
+			})
+		})
+	}
+}
+
+// roundings bounds the error of a product in block integers: per block of the depth half a step of each operand
+// times the other's magnitudes, and a little for the sums in single precision.
+func roundings(a, b Matrix, m, n, k int) []float64 {
+	bound := make([]float64, m*n)
+	for i := range m {
+		for j := range n {
+			for k0 := 0; k0 < k; k0 += depthBlock {
+				var x, y, xs, ys, xy float64
+				for l := k0; l < min(k0+depthBlock, k); l++ {
+					p, q := math.Abs(float64(a.Data[i*a.Row+l*a.Col])), math.Abs(float64(b.Data[l*b.Row+j*b.Col]))
+					x, y, xs, ys, xy = max(x, p), max(y, q), xs+p, ys+q, xy+p*q
+				}
+				bound[i*n+j] += (x*ys+y*xs)/8190*1.001 + depthBlock*x*y/8190/8190 + 1e-6*xy
+			}
+			bound[i*n+j] += 1e-6
+		}
+	}
+	return bound
+}
+
+func TestQuantize(t *testing.T) {
+	inf, nan := float32(math.Inf(1)), float32(math.NaN())
+	eachLevel(t, func(t *testing.T) {
+		for _, c := range []struct {
+			name  string
+			x     []float32
+			scale float32
+		}{
+			{"zero", []float32{0, 0}, 0},
+			{"smallest", []float32{1e-40, -1e-39}, 0},
+			{"one", []float32{1, -0.5}, 1. / 4095},
+			{"large", []float32{3e38, -3e38}, 3e38 / 4095},
+			{"infinity", []float32{1, inf}, nan},
+			{"NaN", []float32{nan, 1}, nan},
+		} {
+			q := NewQuantized(1, len(c.x), nil)
+			q.Quantize(c.x, len(c.x), 0, 1)
+			if got := q.scales[0]; got != c.scale && !(got != got && c.scale != c.scale) {
+				t.Errorf("%s: scale %v, want %v", c.name, got, c.scale)
+			}
+			for i, x := range c.x {
+				if x == x && c.scale == c.scale && math.Abs(float64(x)-float64(q.q[i])*float64(c.scale)) > 0.501*float64(c.scale)+1e-30 {
+					t.Errorf("%s: %v became %v", c.name, x, float32(q.q[i])*c.scale)
+				}
+			}
+		}
+		// The largest integers of a whole block do not overflow.
+		x := make([]float32, depthBlock)
+		for i := range x {
+			x[i] = -1
+		}
+		q, p, y := NewQuantized(1, depthBlock, nil), NewPacked(Int16, 1, depthBlock, nil), make([]float32, 1)
+		q.Quantize(x, depthBlock, 0, 1)
+		p.Pack(RowsOf(x, depthBlock), false, 0, 1, make([]float32, PackScratch))
+		if GemmInt16(y, 1, q, p, whole(1, 1), false); math.Abs(float64(y[0])-depthBlock) > 1e-4 {
+			t.Errorf("sum of %d ones is %v", depthBlock, y[0])
+		}
+		// NaN comes through.
+		x[5] = nan
+		q.Quantize(x, depthBlock, 0, 1)
+		if GemmInt16(y, 1, q, p, whole(1, 1), false); y[0] == y[0] {
+			t.Errorf("a product with NaN is %v", y[0])
+		}
+	})
+}
+
+func TestPackedMisuse(t *testing.T) {
+	p := NewPacked(F32, 2*TileCols(), 8, nil)
+	defer func() {
+		if recover() == nil {
+			t.Error("a range off the panels' bounds was accepted")
+		}
+	}()
+	Gemm(make([]float32, 64), 64, make([]float32, 8), 8, p, Range{0, 1, 1, TileCols()}, false)
+}
+
+// benchShapes are M × K × N of a 135 M model, tokens × in × out, and the thin ones of LoRA.
+var benchShapes = [][3]int{{1024, 576, 1536}, {1024, 1536, 576}, {1024, 576, 576}, {256, 576, 1536}, {1024, 576, 16384}, {1, 576, 16384}, {8, 576, 1536}}
+
+func reportFlops(b *testing.B, m, n, k int) {
+	b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+}
+
+func BenchmarkGemm(b *testing.B) {
+	for _, f := range []Format{F32, BF16, Int16} {
+		for _, s := range benchShapes {
+			m, k, n := s[0], s[1], s[2]
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", f, m, k, n), func(b *testing.B) {
+				r := rand.New(rand.NewPCG(1, 1))
+				x, w, y := randoms(r, m*k, 1), randoms(r, n*k, 1), make([]float32, m*n)
+				p, q := NewPacked(f, n, k, nil), NewQuantized(m, k, nil)
+				p.Pack(RowsOf(w, k), false, 0, p.Panels(), make([]float32, PackScratch))
+				for b.Loop() {
+					if f == Int16 {
+						q.Quantize(x, k, 0, m)
+						GemmInt16(y, n, q, p, whole(m, n), false)
+					} else {
+						Gemm(y, n, x, k, p, whole(m, n), false)
+					}
+				}
+				reportFlops(b, m, n, k)
+			})
+		}
+	}
+}
+
+// BenchmarkMatMul measures products without packing: x·Wᵀ, dy·W and dyᵀ·x.
+func BenchmarkMatMul(b *testing.B) {
+	scratch := make([]float32, MatMulScratch)
+	for _, s := range [][3]int{{1024, 576, 1536}, {1024, 576, 16}, {1024, 16, 576}} {
+		m, k, n := s[0], s[1], s[2]
+		r := rand.New(rand.NewPCG(1, 1))
+		x, w, y := RowMajor(randoms(r, m*k, 1), k), RowMajor(randoms(r, n*k, 1), k), RowMajor(make([]float32, m*n), n)
+		for _, c := range []struct {
+			name string
+			run  func()
+		}{
+			{"forward", func() { MatMul(y.Data, n, x, w.T(), k, whole(m, n), false, scratch) }},
+			{"input", func() { MatMul(x.Data, k, y, w, n, whole(m, k), false, scratch) }},
+			{"weight", func() { MatMul(w.Data, k, y.T(), x, m, whole(n, k), false, scratch) }},
+		} {
+			b.Run(fmt.Sprintf("%s/%dx%dx%d", c.name, m, k, n), func(b *testing.B) {
+				for b.Loop() {
+					c.run()
+				}
+				reportFlops(b, m, n, k)
+			})
+		}
+	}
+}

@@ -1,0 +1,32 @@
+package kernel
+
+import "golang.org/x/sys/cpu"
+
+var tableAVX2VNNI, tableAVX512VNNI = tableAVX2, tableAVX512
+
+func init() {
+	tableAVX2VNNI.gemm16 = gemm16VNNIAVX2
+	tableAVX512VNNI.gemm16 = gemm16VNNIAVX512
+	// Without VNNI 512-bit units multiply pairs no faster than floats; 256-bit ones do, by about 1.5.
+	tableAVX2.fast16, tableAVX2VNNI.fast16, tableAVX512VNNI.fast16 = true, true, true
+}
+
+// tables returns the kernels of a level, nil where the processor lacks it.
+func tables(l Level) *table {
+	x := &cpu.X86
+	avx2 := x.HasAVX2 && x.HasFMA && x.HasBMI2
+	avx512 := avx2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL
+	switch {
+	case l == Portable:
+		return &tablePortable
+	case l == AVX2 && avx2:
+		return &tableAVX2
+	case l == AVX2VNNI && avx2 && x.HasAVXVNNI:
+		return &tableAVX2VNNI
+	case l == AVX512 && avx512:
+		return &tableAVX512
+	case l == AVX512VNNI && avx512 && x.HasAVX512VNNI:
+		return &tableAVX512VNNI
+	}
+	return nil
+}

@@ -1,6 +1,6 @@
 // Package checkpoint reads and writes tensors on disk: safetensors in one file or in shards, GGUF, and the state of
 // a training run. Readers map files and believe nothing: every count, offset and size is checked against the file
-// before anything is allocated.
+// before anything is allocated. Writers are deterministic, and replace a file whole or not at all.
 package checkpoint
 
 import (
@@ -9,76 +9,34 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-
-	"tunesmith/quant"
 )
 
 var le = binary.LittleEndian
 
-// Tensor is one tensor of a file. The shape is in row-major order, for GGUF too.
-type Tensor struct {
-	Name   string
-	Shape  []int
-	Format quant.Format
-	Data   []byte // of a file that is read: part of its mapping, valid until the file is closed
-}
-
-// Size returns the number of elements.
-func (t Tensor) Size() int {
-	n := 1
-	for _, d := range t.Shape {
-		n *= d
-	}
-	return n
-}
-
-// Float32s returns the values in single precision.
-func (t Tensor) Float32s() []float32 {
-	out := make([]float32, t.Size())
-	t.Format.Dequantize(out, t.Data)
-	return out
-}
-
-// FromFloat32s returns a tensor of the values in the format, which has to be writable, with rows of whole blocks.
-func FromFloat32s(name string, shape []int, values []float32, f quant.Format) (Tensor, error) {
-	t := Tensor{Name: name, Shape: shape, Format: f}
-	if n := t.Size(); n != len(values) {
-		return t, fmt.Errorf("tensor %q: shape %v has %d elements, %d values are given", name, shape, n, len(values))
-	}
-	if !f.Writable() {
-		return t, fmt.Errorf("tensor %q: format %v can be read but not written", name, f)
-	}
-	if row := lastDim(shape); row%f.Block() != 0 {
-		return t, fmt.Errorf("tensor %q: rows of %d are no multiple of %v's blocks of %d", name, row, f, f.Block())
-	}
-	t.Data = make([]byte, f.Bytes(len(values)))
-	f.Quantize(t.Data, values)
-	return t, nil
-}
-
-func lastDim(shape []int) int {
-	if len(shape) == 0 {
-		return 1
-	}
-	return shape[len(shape)-1]
-}
-
-// File is a set of tensors on disk.
+// File is a set of tensors on disk. It is safe for concurrent use, but for Close.
 type File interface {
 	// Names lists the tensors in the order of the file.
 	Names() []string
 	// Tensor returns the tensor of a name.
 	Tensor(name string) (Tensor, bool)
-	// Metadata returns what the file says beside the tensors: texts from safetensors; from GGUF also numbers of their
-	// width, bool, and slices of these.
+	// Metadata returns what the file says beside the tensors. Safetensors hold texts. GGUF also holds bool and numbers
+	// of any width, and slices of one of these types; an array of arrays is []any.
 	Metadata() map[string]any
-	// Close ends the mapping. Tensors must not be used afterwards.
+	// Close ends the mapping. The data of tensors must not be used afterwards.
 	Close() error
 }
 
-// Open reads a .safetensors file, a model.safetensors.index.json, a .gguf file, or a directory that holds
-// model.safetensors or its index. Nothing but headers is read.
+// Names of the files in the directory of a Hugging Face model or a PEFT adapter.
+const (
+	modelFile   = "model.safetensors"
+	indexFile   = "model.safetensors.index.json"
+	adapterFile = "adapter_model.safetensors"
+)
+
+// Open reads a .safetensors file, a .safetensors.index.json, a .gguf file, or a directory that holds the weights of a
+// model or an adapter. Nothing but headers is read.
 func Open(path string) (File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -87,34 +45,69 @@ func Open(path string) (File, error) {
 	if info.IsDir() {
 		return openDir(path)
 	}
+	var f *file
 	switch {
 	case strings.HasSuffix(path, ".gguf"):
-		return mapped(path, parseGGUF)
-	case strings.HasSuffix(path, ".index.json"):
-		return openIndex(path)
+		f, err = mapped(path, parseGGUF)
+	case strings.HasSuffix(path, ".safetensors.index.json"):
+		f, err = openIndex(path)
 	case strings.HasSuffix(path, ".safetensors"):
-		return mapped(path, parseSafetensors)
-	case strings.HasSuffix(path, ".bin"), strings.HasSuffix(path, ".pt"), strings.HasSuffix(path, ".pth"), strings.HasSuffix(path, ".ckpt"):
-		return nil, fmt.Errorf("checkpoint %s: Python pickles can run code and are not read; convert the file to safetensors", path)
+		f, err = mapped(path, parseSafetensors)
+	case isPickle(path):
+		err = errors.New(pickleAdvice)
+	default:
+		err = fmt.Errorf("want a .safetensors or .gguf file, or a directory that holds %s", modelFile)
 	}
-	return nil, fmt.Errorf("checkpoint %s: want a .safetensors or .gguf file, or a directory that holds model.safetensors", path)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", path, err)
+	}
+	return f, nil
 }
 
+const pickleAdvice = "Python pickles can run code and are not read; convert the file to safetensors where it comes from"
+
+func isPickle(path string) bool {
+	return slices.Contains([]string{".bin", ".pt", ".pth", ".ckpt", ".pkl"}, filepath.Ext(path))
+}
+
+// openDir opens the one set of weights in a directory: that of the usual name, else the only one there is.
 func openDir(dir string) (File, error) {
-	for _, name := range []string{"model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"} {
-		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err == nil {
-			return Open(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint: %w", err)
+	}
+	var weights, pickles []string
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == modelFile, name == indexFile, name == adapterFile:
+			weights = append(weights, name)
+		case isPickle(name):
+			pickles = append(pickles, name)
 		}
 	}
-	if found, _ := filepath.Glob(filepath.Join(dir, "*.gguf")); len(found) == 1 {
-		return Open(found[0])
+	for _, name := range []string{modelFile, indexFile, adapterFile} {
+		if slices.Contains(weights, name) {
+			return Open(filepath.Join(dir, name))
+		}
 	}
-	if found, _ := filepath.Glob(filepath.Join(dir, "*.bin")); len(found) > 0 {
-		return nil, fmt.Errorf("checkpoint %s: holds %s only; Python pickles can run code and are not read; convert it to safetensors",
-			dir, filepath.Base(found[0]))
+	for _, suffix := range []string{".safetensors.index.json", ".safetensors", ".gguf"} {
+		var found []string
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), suffix) {
+				found = append(found, e.Name())
+			}
+		}
+		if len(found) == 1 {
+			return Open(filepath.Join(dir, found[0]))
+		}
+		if len(found) > 1 {
+			return nil, fmt.Errorf("checkpoint %s: holds %s; name the one to open", dir, strings.Join(found, ", "))
+		}
 	}
-	return nil, fmt.Errorf("checkpoint %s: holds no model.safetensors, model.safetensors.index.json or single .gguf file", dir)
+	if len(pickles) > 0 {
+		return nil, fmt.Errorf("checkpoint %s: holds only %s; %s", dir, strings.Join(pickles, ", "), pickleAdvice)
+	}
+	return nil, fmt.Errorf("checkpoint %s: holds no %s, %s or .gguf file", dir, modelFile, indexFile)
 }
 
 // file is the one implementation of File: tensors in one or several mappings.
@@ -125,7 +118,7 @@ type file struct {
 	unmap   []func() error
 }
 
-func (f *file) Names() []string          { return f.names }
+func (f *file) Names() []string          { return slices.Clone(f.names) }
 func (f *file) Metadata() map[string]any { return f.meta }
 
 func (f *file) Tensor(name string) (Tensor, bool) {
@@ -143,14 +136,14 @@ func (f *file) Close() error {
 }
 
 // mapped maps a file and parses it.
-func mapped(path string, parse func([]byte) (*file, error)) (File, error) {
+func mapped(path string, parse func([]byte) (*file, error)) (*file, error) {
 	b, unmap, err := mapFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", path, err)
+		return nil, err
 	}
 	f, err := parse(b)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("checkpoint %s: %w", path, err), unmap())
+		return nil, errors.Join(err, unmap())
 	}
 	f.unmap = append(f.unmap, unmap)
 	return f, nil

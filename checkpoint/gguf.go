@@ -1,222 +1,296 @@
 package checkpoint
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"math/bits"
 	"slices"
 	"unicode/utf8"
-
-	"tunesmith/quant"
 )
 
-// ggmlTypes are ggml's type numbers of the storage formats.
-var ggmlTypes = map[uint32]quant.Format{
-	0: quant.F32, 1: quant.F16, 2: quant.Q4_0, 3: quant.Q4_1, 6: quant.Q5_0, 7: quant.Q5_1, 8: quant.Q8_0,
-	10: quant.Q2_K, 11: quant.Q3_K, 12: quant.Q4_K, 13: quant.Q5_K, 14: quant.Q6_K, 30: quant.BF16,
-}
-
-// Types of metadata values.
-const (
-	ggufU8 uint32 = iota
-	ggufI8
-	ggufU16
-	ggufI16
-	ggufU32
-	ggufI32
-	ggufF32
-	ggufBool
-	ggufString
-	ggufArray
-	ggufU64
-	ggufI64
-	ggufF64
-)
-
-// ggufWidths are the bytes of the values that have a fixed length.
-var ggufWidths = map[uint32]int{
-	ggufU8: 1, ggufI8: 1, ggufU16: 2, ggufI16: 2, ggufU32: 4, ggufI32: 4, ggufF32: 4, ggufBool: 1, ggufU64: 8, ggufI64: 8, ggufF64: 8,
-}
-
-const (
-	ggufMaxDims    = 4
-	ggufMaxNesting = 4
-	ggufAlignment  = 32
-)
-
-// parseGGUF checks a whole file: counts against the bytes that are left, types, names, and each tensor's place.
+// parseGGUF checks a whole file, of version 2 or 3, and cuts it into tensors. What is refused is what ggml refuses:
+// tensors follow one another without holes, each padded to the alignment.
 func parseGGUF(b []byte) (*file, error) {
 	r := ggufReader{b: b}
-	f, err := r.parse()
+	f, err := r.file()
 	if err != nil {
 		return nil, fmt.Errorf("gguf: byte %d: %w", r.at, err)
 	}
 	return f, nil
 }
 
+// ggufReader reads a file from its beginning.
 type ggufReader struct {
 	b  []byte
 	at int
 }
 
-type ggufInfo struct {
+// ggufTensor is a tensor as the file describes it.
+type ggufTensor struct {
 	Tensor
-	offset uint64
+	size, offset uint64
 }
 
-func (r *ggufReader) parse() (*file, error) {
-	if magic, err := r.take(4); err != nil || string(magic) != "GGUF" {
-		return nil, errors.New("the file does not begin with GGUF")
+func (r *ggufReader) file() (*file, error) {
+	magic, err := r.take(uint64(len(ggufMagic)))
+	if err != nil || string(magic) != ggufMagic {
+		return nil, fmt.Errorf("want the file to begin with %s, have %q", ggufMagic, magic)
 	}
 	version, err := r.u32()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("version: %w", err)
 	}
-	if version != 2 && version != 3 {
-		if bits.ReverseBytes32(version) < 16 {
-			return nil, errors.New("a big-endian file is not supported")
-		}
+	switch {
+	case version == 2 || version == 3:
+	case version == 1:
+		return nil, errors.New("version 1 is not supported; convert the file with a current llama.cpp")
+	case bits.ReverseBytes32(version) <= 3:
+		return nil, errors.New("the file is big-endian; want a little-endian one")
+	default:
 		return nil, fmt.Errorf("want version 2 or 3, have %d", version)
 	}
+	// A tensor takes at least 24 bytes: lengths of name and dimensions, type, offset. An entry takes at least 13.
 	tensors, err := r.count(24)
 	if err != nil {
 		return nil, fmt.Errorf("number of tensors: %w", err)
 	}
-	pairs, err := r.count(13)
+	entries, err := r.count(13)
 	if err != nil {
 		return nil, fmt.Errorf("number of metadata entries: %w", err)
 	}
-	f := &file{tensors: make(map[string]Tensor, tensors), meta: make(map[string]any, pairs)}
-	if err := r.metadata(f, pairs); err != nil {
+	f := &file{meta: make(map[string]any, entries), tensors: make(map[string]Tensor, tensors)}
+	if err := r.metadata(f.meta, entries); err != nil {
 		return nil, err
 	}
-	infos := make([]ggufInfo, 0, tensors)
+	list := make([]ggufTensor, 0, tensors)
 	seen := make(map[string]bool, tensors)
 	for range tensors {
-		info, err := r.info()
+		name, err := r.text(ggufMaxName)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("tensor name: %w", err)
 		}
-		if seen[info.Name] {
-			return nil, fmt.Errorf("tensor %q stands twice", info.Name)
+		if seen[name] {
+			return nil, fmt.Errorf("tensor %q stands twice", name)
 		}
-		seen[info.Name] = true
-		infos = append(infos, info)
+		seen[name] = true
+		t, err := r.tensor()
+		if err != nil {
+			return nil, fmt.Errorf("tensor %q: %w", name, err)
+		}
+		t.Name = name
+		list = append(list, t)
 	}
-	return f, r.place(f, infos)
+	return f, r.place(f, list)
 }
 
-func (r *ggufReader) metadata(f *file, pairs int) error {
-	for range pairs {
-		key, err := r.text()
+func (r *ggufReader) metadata(meta map[string]any, entries int) error {
+	for range entries {
+		key, err := r.text(ggufMaxKey)
 		if err != nil {
 			return fmt.Errorf("metadata key: %w", err)
 		}
-		if _, ok := f.meta[key]; ok {
+		if _, ok := meta[key]; ok {
 			return fmt.Errorf("metadata key %q stands twice", key)
 		}
 		kind, err := r.u32()
 		if err != nil {
-			return err
-		}
-		v, err := r.value(kind, 0)
-		if err != nil {
 			return fmt.Errorf("metadata %q: %w", key, err)
 		}
-		f.meta[key] = v
+		if meta[key], err = r.value(kind, 0); err != nil {
+			return fmt.Errorf("metadata %q: %w", key, err)
+		}
 	}
 	return nil
 }
 
-func (r *ggufReader) info() (ggufInfo, error) {
-	var t ggufInfo
-	var err error
-	if t.Name, err = r.text(); err != nil {
-		return t, fmt.Errorf("tensor name: %w", err)
-	}
+// tensor reads what follows a tensor's name.
+func (r *ggufReader) tensor() (t ggufTensor, err error) {
 	dims, err := r.u32()
 	if err != nil {
 		return t, err
 	}
 	if dims > ggufMaxDims {
-		return t, fmt.Errorf("tensor %q: want at most %d dimensions, have %d", t.Name, ggufMaxDims, dims)
+		return t, fmt.Errorf("want at most %d dimensions, have %d", ggufMaxDims, dims)
 	}
-	n := uint64(1)
+	elements, overflow := uint64(1), uint64(0)
 	t.Shape = make([]int, dims)
-	for i := range dims {
+	for i := range t.Shape {
 		d, err := r.u64()
 		if err != nil {
 			return t, err
 		}
-		hi, lo := bits.Mul64(n, d)
-		if hi != 0 || lo > 1<<48 {
-			return t, fmt.Errorf("tensor %q: the number of elements overflows", t.Name)
+		if d == 0 {
+			return t, fmt.Errorf("dimension %d is 0", i)
 		}
-		n, t.Shape[dims-1-i] = lo, int(d)
+		var hi uint64
+		hi, elements = bits.Mul64(elements, d)
+		if overflow |= hi; overflow != 0 || elements > math.MaxInt {
+			return t, fmt.Errorf("the number of elements overflows at dimension %d, which is %d", i, d)
+		}
+		t.Shape[len(t.Shape)-1-i] = int(d) // the file names the contiguous dimension first
 	}
-	kind, err := r.u32()
+	id, err := r.u32()
 	if err != nil {
 		return t, err
 	}
-	format, ok := ggmlTypes[kind]
-	if !ok {
-		return t, fmt.Errorf("tensor %q: ggml type %d is not supported", t.Name, kind)
+	if t.Format, err = ggmlFormat(id); err != nil {
+		return t, err
 	}
-	t.Format = format
-	if row := lastDim(t.Shape); row%format.Block() != 0 {
-		return t, fmt.Errorf("tensor %q: rows of %d are no multiple of %v's blocks of %d", t.Name, row, format, format.Block())
+	if err := wholeBlocks(t.Shape, t.Format); err != nil {
+		return t, err
+	}
+	hi, size := bits.Mul64(elements/uint64(t.Format.Block()), uint64(t.Format.Bytes(t.Format.Block())))
+	if t.size = size; hi != 0 {
+		return t, fmt.Errorf("the bytes of shape %v in format %v overflow", t.Shape, t.Format)
 	}
 	t.offset, err = r.u64()
 	return t, err
 }
 
 // place checks where each tensor lies and cuts its data out.
-func (r *ggufReader) place(f *file, infos []ggufInfo) error {
-	align := uint64(ggufAlignment)
-	if v, ok := f.meta["general.alignment"]; ok {
-		a, ok := v.(uint32)
-		if !ok || a < 8 || bits.OnesCount32(a) != 1 {
-			return fmt.Errorf("general.alignment: want a power of two of at least 8, have %v", v)
+func (r *ggufReader) place(f *file, list []ggufTensor) error {
+	align, err := alignment(f.meta)
+	if err != nil {
+		return err
+	}
+	start := roundUp(uint64(r.at), align)
+	if start > uint64(len(r.b)) {
+		if len(list) > 0 {
+			return fmt.Errorf("the data begin at byte %d, the file ends at byte %d", start, len(r.b))
 		}
-		align = uint64(a)
+		start = uint64(len(r.b))
 	}
-	start := (uint64(r.at) + align - 1) / align * align
-	if len(infos) > 0 && start > uint64(len(r.b)) {
-		return errors.New("the file ends before the tensors' data")
+	body := r.b[start:]
+	for _, t := range list {
+		f.names = append(f.names, t.Name)
 	}
-	type span struct{ lo, hi uint64 }
-	var spans []span
-	for _, t := range infos {
-		size := uint64(t.Format.Bytes(t.Size()))
-		room := uint64(len(r.b)) - start
+	slices.SortStableFunc(list, func(a, b ggufTensor) int { return cmp.Compare(a.offset, b.offset) })
+	at := uint64(0)
+	for _, t := range list {
 		if t.offset%align != 0 {
 			return fmt.Errorf("tensor %q: offset %d is no multiple of the alignment %d", t.Name, t.offset, align)
 		}
-		if t.offset > room || size > room-t.offset {
-			return fmt.Errorf("tensor %q: %d bytes at %d do not fit into the %d bytes of data", t.Name, size, t.offset, room)
+		if t.offset != at {
+			return fmt.Errorf("tensor %q: want offset %d, where the one before ends, have %d", t.Name, at, t.offset)
 		}
-		t.Data = r.b[start+t.offset:][:size:size]
+		if t.offset > uint64(len(body)) || t.size > uint64(len(body))-t.offset {
+			return fmt.Errorf("tensor %q: its %d bytes at offset %d run beyond the %d bytes of data", t.Name, t.size, t.offset, len(body))
+		}
+		t.Data = body[t.offset:][:t.size:t.size]
 		f.tensors[t.Name] = t.Tensor
-		f.names = append(f.names, t.Name)
-		if size > 0 {
-			spans = append(spans, span{t.offset, t.offset + size})
-		}
+		at = roundUp(t.offset+t.size, align)
 	}
-	slices.SortFunc(spans, func(a, b span) int { return int(int64(a.lo) - int64(b.lo)) })
-	for i := 1; i < len(spans); i++ {
-		if spans[i].lo < spans[i-1].hi {
-			return fmt.Errorf("two tensors overlap at byte %d of the data", spans[i].lo)
+	if uint64(len(body)) > at {
+		return fmt.Errorf("the tensors end at byte %d of the data, the file at byte %d", at, len(body))
+	}
+	return nil
+}
+
+// alignment returns the alignment that the metadata ask for.
+func alignment(meta map[string]any) (uint64, error) {
+	v, ok := meta[alignmentKey]
+	if !ok {
+		return ggufAlignment, nil
+	}
+	a, ok := v.(uint32)
+	if !ok || a < 8 || bits.OnesCount32(a) != 1 {
+		return 0, fmt.Errorf("%s: want a power of two of at least 8 as uint32, have %v of type %T", alignmentKey, v, v)
+	}
+	return uint64(a), nil
+}
+
+func roundUp(n, align uint64) uint64 { return (n + align - 1) &^ (align - 1) }
+
+// value reads a metadata value. Arrays become slices of their element type, arrays of arrays []any.
+func (r *ggufReader) value(kind uint32, depth int) (any, error) {
+	switch {
+	case kind == ggufString:
+		b, err := r.string(math.MaxInt)
+		return string(b), err
+	case kind == ggufArray:
+		return r.array(depth)
+	case kind >= uint32(len(valueTypes)):
+		return nil, fmt.Errorf("value type %d is unknown", kind)
+	}
+	t := valueTypes[kind]
+	b, err := r.take(uint64(t.width()))
+	if err != nil {
+		return nil, err
+	}
+	return t.one(b), checkBools(t, b)
+}
+
+func (r *ggufReader) array(depth int) (any, error) {
+	if depth == ggufMaxNesting {
+		return nil, fmt.Errorf("arrays nest deeper than %d", ggufMaxNesting)
+	}
+	kind, err := r.u32()
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case kind == ggufString:
+		n, err := r.count(8)
+		if err != nil {
+			return nil, err
+		}
+		list := make([]string, n)
+		for i := range list {
+			b, err := r.string(math.MaxInt)
+			if err != nil {
+				return nil, fmt.Errorf("element %d: %w", i, err)
+			}
+			list[i] = string(b)
+		}
+		return list, nil
+	case kind == ggufArray:
+		n, err := r.count(12)
+		if err != nil {
+			return nil, err
+		}
+		list := make([]any, n)
+		for i := range list {
+			if list[i], err = r.array(depth + 1); err != nil {
+				return nil, fmt.Errorf("element %d: %w", i, err)
+			}
+		}
+		return list, nil
+	case kind >= uint32(len(valueTypes)):
+		return nil, fmt.Errorf("element type %d is unknown", kind)
+	}
+	t := valueTypes[kind]
+	n, err := r.count(uint64(t.width()))
+	if err != nil {
+		return nil, err
+	}
+	b, err := r.take(uint64(n * t.width()))
+	if err != nil {
+		return nil, err
+	}
+	return t.many(b, n), checkBools(t, b)
+}
+
+// checkBools refuses bytes that are no bool.
+func checkBools(t valueType, b []byte) error {
+	if _, ok := t.(fixed[bool]); !ok {
+		return nil
+	}
+	for _, v := range b {
+		if v > 1 {
+			return fmt.Errorf("a bool is 0 or 1, have %d", v)
 		}
 	}
 	return nil
 }
 
+// take returns the next n bytes.
 func (r *ggufReader) take(n uint64) ([]byte, error) {
-	if n > uint64(len(r.b)-r.at) {
-		return nil, fmt.Errorf("want %d bytes, %d are left", n, len(r.b)-r.at)
+	if left := uint64(len(r.b) - r.at); n > left {
+		return nil, fmt.Errorf("want %d more bytes, the file has %d", n, left)
 	}
-	b := r.b[r.at : r.at+int(n)]
+	b := r.b[r.at:][:n]
 	r.at += int(n)
 	return b, nil
 }
@@ -237,134 +311,36 @@ func (r *ggufReader) u64() (uint64, error) {
 	return le.Uint64(b), nil
 }
 
-// count reads a number of things that take at least width bytes each and checks that the file can hold them.
+// count reads the number of things that take at least width bytes each, and checks that the file can hold them.
 func (r *ggufReader) count(width uint64) (int, error) {
 	n, err := r.u64()
 	if err != nil {
 		return 0, err
 	}
 	if left := uint64(len(r.b) - r.at); n > left/width {
-		return 0, fmt.Errorf("%d do not fit into the %d bytes that are left", n, left)
+		return 0, fmt.Errorf("%d of at least %d bytes do not fit into the %d that are left", n, width, left)
 	}
 	return int(n), nil
 }
 
-func (r *ggufReader) text() (string, error) {
+// string reads the bytes of a string. Values need not be UTF-8: vocabularies hold tokens that are parts of a
+// character.
+func (r *ggufReader) string(limit uint64) ([]byte, error) {
 	n, err := r.u64()
 	if err != nil {
-		return "", err
-	}
-	b, err := r.take(n)
-	if err != nil {
-		return "", err
-	}
-	if !utf8.Valid(b) {
-		return "", fmt.Errorf("text is not UTF-8")
-	}
-	return string(b), nil
-}
-
-// value reads a metadata value. Arrays become slices of their element type; arrays of arrays become []any.
-func (r *ggufReader) value(kind uint32, depth int) (any, error) {
-	switch kind {
-	case ggufString:
-		return r.text()
-	case ggufArray:
-		return r.array(depth)
-	}
-	width, ok := ggufWidths[kind]
-	if !ok {
-		return nil, fmt.Errorf("value type %d is unknown", kind)
-	}
-	b, err := r.take(uint64(width))
-	if err != nil {
 		return nil, err
 	}
-	switch kind {
-	case ggufU8:
-		return b[0], nil
-	case ggufI8:
-		return int8(b[0]), nil
-	case ggufU16:
-		return le.Uint16(b), nil
-	case ggufI16:
-		return int16(le.Uint16(b)), nil
-	case ggufU32:
-		return le.Uint32(b), nil
-	case ggufI32:
-		return int32(le.Uint32(b)), nil
-	case ggufF32:
-		return math.Float32frombits(le.Uint32(b)), nil
-	case ggufU64:
-		return le.Uint64(b), nil
-	case ggufI64:
-		return int64(le.Uint64(b)), nil
-	case ggufF64:
-		return math.Float64frombits(le.Uint64(b)), nil
+	if n > limit {
+		return nil, fmt.Errorf("want at most %d bytes, have %d", limit, n)
 	}
-	if b[0] > 1 {
-		return nil, fmt.Errorf("a bool is 0 or 1, have %d", b[0])
-	}
-	return b[0] == 1, nil
+	return r.take(n)
 }
 
-func (r *ggufReader) array(depth int) (any, error) {
-	if depth >= ggufMaxNesting {
-		return nil, fmt.Errorf("arrays nest deeper than %d", ggufMaxNesting)
+// text reads a name or key, which is UTF-8.
+func (r *ggufReader) text(limit uint64) (string, error) {
+	b, err := r.string(limit)
+	if err == nil && !utf8.Valid(b) {
+		err = fmt.Errorf("%q is not UTF-8", b)
 	}
-	kind, err := r.u32()
-	if err != nil {
-		return nil, err
-	}
-	width := uint64(8) // a text's or array's length
-	if kind == ggufArray {
-		width = 12
-	} else if w, ok := ggufWidths[kind]; ok {
-		width = uint64(w)
-	} else if kind != ggufString {
-		return nil, fmt.Errorf("element type %d is unknown", kind)
-	}
-	n, err := r.count(width)
-	if err != nil {
-		return nil, err
-	}
-	switch kind {
-	case ggufString:
-		return elements[string](r, kind, n, depth)
-	case ggufI32:
-		return elements[int32](r, kind, n, depth)
-	case ggufU32:
-		return elements[uint32](r, kind, n, depth)
-	case ggufF32:
-		return elements[float32](r, kind, n, depth)
-	case ggufU8:
-		return elements[uint8](r, kind, n, depth)
-	case ggufI8:
-		return elements[int8](r, kind, n, depth)
-	case ggufU16:
-		return elements[uint16](r, kind, n, depth)
-	case ggufI16:
-		return elements[int16](r, kind, n, depth)
-	case ggufBool:
-		return elements[bool](r, kind, n, depth)
-	case ggufU64:
-		return elements[uint64](r, kind, n, depth)
-	case ggufI64:
-		return elements[int64](r, kind, n, depth)
-	case ggufF64:
-		return elements[float64](r, kind, n, depth)
-	}
-	return elements[any](r, kind, n, depth)
-}
-
-func elements[T any](r *ggufReader, kind uint32, n, depth int) ([]T, error) {
-	out := make([]T, n)
-	for i := range out {
-		v, err := r.value(kind, depth+1)
-		if err != nil {
-			return nil, fmt.Errorf("element %d: %w", i, err)
-		}
-		out[i] = v.(T)
-	}
-	return out, nil
+	return string(b), err
 }

@@ -1,161 +1,155 @@
 package checkpoint
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"math"
 
+	"tunesmith/internal/atomicfile"
 	"tunesmith/quant"
 )
 
-// KV is one entry of a GGUF file's metadata: text, bool, a number of fixed width, or a slice of these.
+// KV is one entry of a GGUF file's metadata: a value of one of the types that File.Metadata returns.
 type KV struct {
 	Key   string
 	Value any
 }
 
+// WriteGGUF writes metadata and tensors to a file, which it replaces whole.
+func WriteGGUF(path string, meta []KV, tensors []Tensor) error {
+	err := atomicfile.Write(path, func(w io.Writer) error { return EncodeGGUF(w, meta, tensors) })
+	if err != nil {
+		return fmt.Errorf("checkpoint %s: %w", path, err)
+	}
+	return nil
+}
+
 // EncodeGGUF writes a GGUF file of version 3, with metadata and tensors in the order given.
 func EncodeGGUF(w io.Writer, meta []KV, tensors []Tensor) error {
-	var b bytes.Buffer
-	b.WriteString("GGUF")
-	put(&b, uint32(3))
-	put(&b, uint64(len(tensors)))
-	put(&b, uint64(len(meta)))
-	for _, kv := range meta {
-		putText(&b, kv.Key)
-		if err := putValue(&b, kv.Value, true); err != nil {
-			return fmt.Errorf("gguf: metadata %q: %w", kv.Key, err)
+	header, align, err := ggufHeader(meta, tensors)
+	if err != nil {
+		return fmt.Errorf("gguf: %w", err)
+	}
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	padding := make([]byte, align)
+	for _, t := range tensors {
+		b, err := t.stored()
+		if err != nil {
+			return fmt.Errorf("gguf: %w", err)
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		n := uint64(len(b))
+		if _, err := w.Write(padding[:roundUp(n, align)-n]); err != nil {
+			return err
 		}
 	}
-	numbers := map[quant.Format]uint32{}
+	return nil
+}
+
+// ggufHeader returns all that stands before the data.
+func ggufHeader(meta []KV, tensors []Tensor) (b []byte, align uint64, err error) {
+	b = append(b, ggufMagic...)
+	b = le.AppendUint32(b, 3)
+	b = le.AppendUint64(b, uint64(len(tensors)))
+	b = le.AppendUint64(b, uint64(len(meta)))
+	keys := make(map[string]any, len(meta))
+	for _, kv := range meta {
+		if _, ok := keys[kv.Key]; ok || len(kv.Key) > ggufMaxKey {
+			return nil, 0, fmt.Errorf("metadata key %.80q stands twice or is longer than %d bytes", kv.Key, ggufMaxKey)
+		}
+		keys[kv.Key] = kv.Value
+		b = appendString(b, kv.Key)
+		if b, err = appendValue(b, kv.Value, 0); err != nil {
+			return nil, 0, fmt.Errorf("metadata %q: %w", kv.Key, err)
+		}
+	}
+	if align, err = alignment(keys); err != nil {
+		return nil, 0, err
+	}
+	numbers := make(map[quant.Format]uint32, len(ggmlTypes))
 	for n, f := range ggmlTypes {
 		numbers[f] = n
 	}
-	at := 0
+	seen := make(map[string]bool, len(tensors))
+	offset := uint64(0)
 	for _, t := range tensors {
-		kind, ok := numbers[t.Format]
-		if !ok || len(t.Shape) > ggufMaxDims || len(t.Data) != t.Format.Bytes(t.Size()) {
-			return fmt.Errorf("gguf: tensor %q of shape %v in %v with %d bytes cannot be written", t.Name, t.Shape, t.Format, len(t.Data))
+		if seen[t.Name] || len(t.Name) > ggufMaxName || len(t.Shape) > ggufMaxDims {
+			return nil, 0, fmt.Errorf("tensor %q of shape %v: want another name than all others, of at most %d bytes, and at most %d dimensions",
+				t.Name, t.Shape, ggufMaxName, ggufMaxDims)
 		}
-		putText(&b, t.Name)
-		put(&b, uint32(len(t.Shape)))
+		seen[t.Name] = true
+		size, err := t.storedSize()
+		if err != nil {
+			return nil, 0, err
+		}
+		id, ok := numbers[t.Format]
+		if !ok || size == 0 {
+			return nil, 0, fmt.Errorf("tensor %q: shape %v in format %v has no place in GGUF", t.Name, t.Shape, t.Format)
+		}
+		b = appendString(b, t.Name)
+		b = le.AppendUint32(b, uint32(len(t.Shape)))
 		for i := range t.Shape {
-			put(&b, uint64(t.Shape[len(t.Shape)-1-i]))
+			b = le.AppendUint64(b, uint64(t.Shape[len(t.Shape)-1-i]))
 		}
-		put(&b, kind)
-		put(&b, uint64(at))
-		at += aligned(len(t.Data))
+		b = le.AppendUint32(b, id)
+		b = le.AppendUint64(b, offset)
+		offset += roundUp(uint64(size), align)
 	}
-	pad(&b, aligned(b.Len())-b.Len())
-	if _, err := w.Write(b.Bytes()); err != nil {
-		return err
-	}
-	for _, t := range tensors {
-		if _, err := w.Write(t.Data); err != nil {
-			return err
-		}
-		if _, err := w.Write(make([]byte, aligned(len(t.Data))-len(t.Data))); err != nil {
-			return err
-		}
-	}
-	return nil
+	return append(b, make([]byte, roundUp(uint64(len(b)), align)-uint64(len(b)))...), align, nil
 }
 
-func aligned(n int) int { return (n + ggufAlignment - 1) / ggufAlignment * ggufAlignment }
-
-func pad(b *bytes.Buffer, n int) { b.Write(make([]byte, n)) }
-
-func put[T uint8 | int8 | uint16 | int16 | uint32 | int32 | uint64 | int64](b *bytes.Buffer, v T) {
-	var buf [8]byte
-	le.PutUint64(buf[:], uint64(v))
-	switch any(v).(type) {
-	case uint8, int8:
-		b.Write(buf[:1])
-	case uint16, int16:
-		b.Write(buf[:2])
-	case uint32, int32:
-		b.Write(buf[:4])
-	default:
-		b.Write(buf[:8])
-	}
+func appendString(b []byte, s string) []byte {
+	return append(le.AppendUint64(b, uint64(len(s))), s...)
 }
 
-func putText(b *bytes.Buffer, s string) {
-	put(b, uint64(len(s)))
-	b.WriteString(s)
-}
-
-// putValue writes a value, with its type in front where typed.
-func putValue(b *bytes.Buffer, v any, typed bool) error {
-	kind := func(k uint32) {
-		if typed {
-			put(b, k)
-		}
+// appendValue appends the type of a value and the value.
+func appendValue(b []byte, v any, depth int) ([]byte, error) {
+	if s, ok := v.(string); ok {
+		return appendString(le.AppendUint32(b, ggufString), s), nil
 	}
-	switch v := v.(type) {
-	case uint8:
-		kind(ggufU8)
-		put(b, v)
-	case int8:
-		kind(ggufI8)
-		put(b, v)
-	case uint16:
-		kind(ggufU16)
-		put(b, v)
-	case int16:
-		kind(ggufI16)
-		put(b, v)
-	case uint32:
-		kind(ggufU32)
-		put(b, v)
-	case int32:
-		kind(ggufI32)
-		put(b, v)
-	case uint64:
-		kind(ggufU64)
-		put(b, v)
-	case int64:
-		kind(ggufI64)
-		put(b, v)
-	case float32:
-		kind(ggufF32)
-		put(b, math.Float32bits(v))
-	case float64:
-		kind(ggufF64)
-		put(b, math.Float64bits(v))
-	case bool:
-		kind(ggufBool)
-		if v {
-			put(b, uint8(1))
-		} else {
-			put(b, uint8(0))
+	for kind, t := range valueTypes {
+		if t == nil {
+			continue
 		}
-	case string:
-		kind(ggufString)
-		putText(b, v)
+		bytes, n, ok := t.append(nil, v)
+		switch {
+		case !ok:
+			continue
+		case n < 0:
+			return append(le.AppendUint32(b, uint32(kind)), bytes...), nil
+		}
+		return append(appendArrayType(b, uint32(kind), n), bytes...), nil
+	}
+	switch list := v.(type) {
 	case []string:
-		return putArray(b, ggufString, v)
-	case []int32:
-		return putArray(b, ggufI32, v)
-	case []uint32:
-		return putArray(b, ggufU32, v)
-	case []float32:
-		return putArray(b, ggufF32, v)
-	default:
-		return fmt.Errorf("a value of type %T cannot be written", v)
+		b = appendArrayType(b, ggufString, len(list))
+		for _, s := range list {
+			b = appendString(b, s)
+		}
+		return b, nil
+	case []any:
+		if depth+1 == ggufMaxNesting {
+			return nil, fmt.Errorf("arrays nest deeper than %d", ggufMaxNesting)
+		}
+		b = appendArrayType(b, ggufArray, len(list))
+		for i, v := range list {
+			element, err := appendValue(nil, v, depth+1)
+			if err != nil {
+				return nil, fmt.Errorf("element %d: %w", i, err)
+			}
+			if le.Uint32(element) != ggufArray {
+				return nil, fmt.Errorf("element %d: want a slice, have %T", i, v)
+			}
+			b = append(b, element[4:]...)
+		}
+		return b, nil
 	}
-	return nil
+	return nil, fmt.Errorf("want a string, bool, number of fixed width or a slice of these, have %T", v)
 }
 
-func putArray[T any](b *bytes.Buffer, kind uint32, list []T) error {
-	put(b, ggufArray)
-	put(b, kind)
-	put(b, uint64(len(list)))
-	for _, v := range list {
-		if err := putValue(b, v, false); err != nil {
-			return err
-		}
-	}
-	return nil
+func appendArrayType(b []byte, kind uint32, n int) []byte {
+	return le.AppendUint64(le.AppendUint32(le.AppendUint32(b, ggufArray), kind), uint64(n))
 }

@@ -2,292 +2,272 @@ package checkpoint
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 	"unicode/utf8"
 
 	"tunesmith/quant"
 )
 
-// headerLimit is the longest header of a safetensors file, as in the reference reader.
+// A safetensors file is a length of 8 bytes, a JSON object of that length that maps each tensor's name to its dtype,
+// shape and data_offsets, and the data. What is checked is what the reference reader in Rust checks, and that no
+// name stands twice and the object stands at the beginning.
+
+// headerLimit is the longest header, as in the reference reader.
 const headerLimit = 100_000_000
 
-// dtypes are the types of safetensors and their bits; those that are storage formats here can be read as floats.
-var dtypes = map[string]int{
-	"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
-	"I32": 32, "U32": 32, "F32": 32, "F64": 64, "I64": 64, "U64": 64,
+// metadataKey is the member of the header that is no tensor.
+const metadataKey = "__metadata__"
+
+// safetensorsOrder lists the formats that safetensors can hold, widest first: tensors are written in this order, so
+// that each begins at a multiple of its width. It is the order of the reference writer.
+var safetensorsOrder = []quant.Format{
+	quant.U64, quant.I64, quant.F64, quant.F32, quant.U32, quant.I32, quant.BF16, quant.F16, quant.U16, quant.I16,
+	quant.F8E4M3, quant.F8E5M2, quant.I8, quant.U8, quant.Bool,
 }
 
-var floats = map[string]quant.Format{"F32": quant.F32, "F16": quant.F16, "BF16": quant.BF16}
-
-// entry is a tensor in a header.
-type entry struct {
-	Dtype   *string `json:"dtype"`
-	Shape   []int64 `json:"shape"`
-	Offsets []int64 `json:"data_offsets"`
-	name    string
+// headerTensor is a tensor as the header describes it.
+type headerTensor struct {
+	name       string
+	format     quant.Format
+	shape      []uint64
+	begin, end uint64
 }
 
-// parseSafetensors checks a whole file: header within the file, offsets contiguous from 0 to its end, sizes equal to
-// shape times type, no name twice.
+// parseSafetensors checks a whole file and cuts it into tensors.
 func parseSafetensors(b []byte) (*file, error) {
-	if len(b) < 8 {
-		return nil, fmt.Errorf("safetensors: %d bytes are too few for a header", len(b))
-	}
-	n := le.Uint64(b)
-	if n > headerLimit || n > uint64(len(b)-8) {
-		return nil, fmt.Errorf("safetensors: a header of %d bytes does not fit into a file of %d bytes or the limit of %d", n, len(b), headerLimit)
-	}
-	header, body := b[8:8+n], b[8+n:]
-	if !utf8.Valid(header) {
-		return nil, errors.New("safetensors: the header is not UTF-8")
-	}
-	if len(header) == 0 || header[0] != '{' {
-		return nil, errors.New("safetensors: the header does not begin with {")
-	}
-	entries, meta, err := parseHeader(header)
+	f, err := readSafetensors(b)
 	if err != nil {
-		return nil, fmt.Errorf("safetensors: header: %w", err)
-	}
-	f := &file{tensors: make(map[string]Tensor, len(entries)), meta: meta}
-	slices.SortStableFunc(entries, func(a, b entry) int {
-		if a.Offsets[0] != b.Offsets[0] {
-			return int(min(max(a.Offsets[0]-b.Offsets[0], -1), 1))
-		}
-		return int(min(max(a.Offsets[1]-b.Offsets[1], -1), 1))
-	})
-	at := int64(0)
-	for _, e := range entries {
-		if e.Offsets[0] != at || e.Offsets[1] < at || e.Offsets[1] > int64(len(body)) {
-			return nil, fmt.Errorf("safetensors: tensor %q: want data from %d on within %d bytes, have %v", e.name, at, len(body), e.Offsets)
-		}
-		at = e.Offsets[1]
-		t, err := e.tensor(body)
-		if err != nil {
-			return nil, fmt.Errorf("safetensors: tensor %q: %w", e.name, err)
-		}
-		f.tensors[e.name] = t
-		f.names = append(f.names, e.name)
-	}
-	if at != int64(len(body)) {
-		return nil, fmt.Errorf("safetensors: the tensors end at byte %d of %d: the file is cut or has foreign bytes at its end", at, len(body))
+		return nil, fmt.Errorf("safetensors: %w", err)
 	}
 	return f, nil
 }
 
-// parseHeader reads the header's entries in their order and refuses names that stand twice.
-func parseHeader(header []byte) ([]entry, map[string]any, error) {
-	d := json.NewDecoder(bytes.NewReader(header))
-	if _, err := d.Token(); err != nil {
-		return nil, nil, err
+func readSafetensors(b []byte) (*file, error) {
+	if len(b) < 8 {
+		return nil, fmt.Errorf("want at least 8 bytes for the length of the header, have %d", len(b))
 	}
-	var entries []entry
-	meta := map[string]any{}
-	seen := map[string]bool{}
-	for d.More() {
-		token, err := d.Token()
+	n := le.Uint64(b)
+	if n > headerLimit {
+		return nil, fmt.Errorf("want a header of at most %d bytes, have %d", headerLimit, n)
+	}
+	if n > uint64(len(b)-8) {
+		return nil, fmt.Errorf("a header of %d bytes runs beyond the end of the file of %d", n, len(b))
+	}
+	header, body := b[8:8+n], b[8+n:]
+	if !utf8.Valid(header) {
+		return nil, errors.New("the header is not UTF-8")
+	}
+	if n == 0 || header[0] != '{' {
+		return nil, errors.New("the header does not begin with {")
+	}
+	list, meta, err := parseHeader(header)
+	if err != nil {
+		return nil, fmt.Errorf("header: %w", err)
+	}
+	slices.SortStableFunc(list, func(a, b headerTensor) int {
+		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end))
+	})
+	f := &file{tensors: make(map[string]Tensor, len(list)), meta: meta}
+	at := uint64(0)
+	for _, h := range list {
+		t, err := h.cut(body, at)
 		if err != nil {
-			return nil, nil, err
+			return nil, fmt.Errorf("tensor %q: %w", h.name, err)
 		}
-		name, _ := token.(string)
-		if seen[name] {
-			return nil, nil, fmt.Errorf("%q stands twice", name)
-		}
-		seen[name] = true
-		if name == "__metadata__" {
-			var texts map[string]*string
-			if err := d.Decode(&texts); err != nil {
-				return nil, nil, fmt.Errorf("__metadata__: %w", err)
-			}
-			for k, v := range texts {
-				if v == nil {
-					return nil, nil, fmt.Errorf("__metadata__: %q is null, want text", k)
-				}
-				meta[k] = *v
-			}
-			continue
-		}
-		e := entry{name: name}
-		if err := d.Decode(&e); err != nil {
-			return nil, nil, fmt.Errorf("%q: %w", name, err)
-		}
-		if e.Dtype == nil || e.Shape == nil || len(e.Offsets) != 2 {
-			return nil, nil, fmt.Errorf("%q: want dtype, shape and two data_offsets", name)
-		}
-		entries = append(entries, e)
+		f.tensors[h.name] = t
+		f.names = append(f.names, h.name)
+		at = h.end
 	}
-	if _, err := d.Token(); err != nil {
-		return nil, nil, err
+	if at != uint64(len(body)) {
+		return nil, fmt.Errorf("the tensors end at byte %d of the data, the file at byte %d", at, len(body))
 	}
-	if rest := bytes.TrimSpace(header[d.InputOffset():]); len(rest) > 0 {
-		return nil, nil, errors.New("text after the closing brace")
-	}
-	return entries, meta, nil
+	return f, nil
 }
 
-// tensor checks the size and cuts the data out. A type that is no float is kept as bytes and cannot be decoded.
-func (e entry) tensor(body []byte) (Tensor, error) {
-	width, ok := dtypes[*e.Dtype]
-	if !ok {
-		return Tensor{}, fmt.Errorf("dtype %q is unknown", *e.Dtype)
+// cut returns the tensor whose data begin at byte at of the body.
+func (h headerTensor) cut(body []byte, at uint64) (Tensor, error) {
+	t := Tensor{Name: h.name, Format: h.format, Shape: make([]int, len(h.shape))}
+	if h.begin != at {
+		return t, fmt.Errorf("data_offsets: want the data from %d on, where the one before ends, have [%d, %d]", at, h.begin, h.end)
 	}
-	n := uint64(1)
-	t := Tensor{Name: e.name, Shape: make([]int, len(e.Shape))}
-	for i, d := range e.Shape {
-		if d < 0 {
-			return t, fmt.Errorf("shape %v has a negative dimension", e.Shape)
+	if h.end < h.begin || h.end > uint64(len(body)) {
+		return t, fmt.Errorf("data_offsets: want an end from %d to %d, have %d", h.begin, len(body), h.end)
+	}
+	size, overflow := uint64(h.format.Bytes(1)), uint64(0)
+	for i, d := range h.shape {
+		var hi uint64
+		hi, size = bits.Mul64(size, d)
+		if overflow |= hi; overflow != 0 || d > math.MaxInt {
+			return t, fmt.Errorf("shape %v of %v overflows", h.shape, h.format)
 		}
-		hi, lo := bits.Mul64(n, uint64(d))
-		if hi != 0 || lo > 1<<48 {
-			return t, fmt.Errorf("shape %v overflows", e.Shape)
-		}
-		n, t.Shape[i] = lo, int(d)
+		t.Shape[i] = int(d)
 	}
-	if have := uint64(e.Offsets[1] - e.Offsets[0]); have != n*uint64(width)/8 {
-		return t, fmt.Errorf("shape %v of %s takes %d bytes, the offsets span %d", e.Shape, *e.Dtype, n*uint64(width)/8, have)
+	if size != h.end-h.begin {
+		return t, fmt.Errorf("shape %v of %v takes %d bytes, data_offsets [%d, %d] span %d", h.shape, h.format, size, h.begin, h.end, h.end-h.begin)
 	}
-	f, ok := floats[*e.Dtype]
-	t.Format, t.Data = f, body[e.Offsets[0]:e.Offsets[1]:e.Offsets[1]]
-	if !ok {
-		t.Format = notFloat
-	}
+	t.Data = body[h.begin:h.end:h.end]
 	return t, nil
 }
 
-// notFloat marks tensors of integers, which have no storage format here.
-const notFloat quant.Format = 255
-
-// openIndex opens the shards of a model.safetensors.index.json. Each name must stand in the shard that the index
-// says, and nowhere else.
-func openIndex(path string) (File, error) {
-	text, err := os.ReadFile(path)
+// parseHeader reads the header's JSON.
+func parseHeader(header []byte) ([]headerTensor, map[string]any, error) {
+	d := json.NewDecoder(bytes.NewReader(header))
+	d.UseNumber()
+	var list []headerTensor
+	meta := map[string]any{}
+	err := object(d, func(name string) error {
+		if name == metadataKey {
+			return object(d, func(key string) error {
+				text, err := stringValue(d)
+				meta[key] = text
+				return err
+			})
+		}
+		h, err := parseTensor(d)
+		h.name = name
+		list = append(list, h)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("checkpoint: %w", err)
+		return nil, nil, err
 	}
-	var index struct {
-		Map map[string]string `json:"weight_map"`
-	}
-	if err := json.Unmarshal(text, &index); err != nil || len(index.Map) == 0 {
-		return nil, fmt.Errorf("checkpoint %s: want a map weight_map from tensor to file: %v", path, err)
-	}
-	var shards []string
-	for _, s := range index.Map {
-		if filepath.Base(s) != s || s == "." || s == ".." || strings.ContainsAny(s, `/\`) {
-			return nil, fmt.Errorf("checkpoint %s: shard %q is not a plain file name", path, s)
-		}
-		if !slices.Contains(shards, s) {
-			shards = append(shards, s)
-		}
-	}
-	slices.Sort(shards)
-	all := &file{tensors: map[string]Tensor{}, meta: map[string]any{}}
-	for _, s := range shards {
-		part, err := mapped(filepath.Join(filepath.Dir(path), s), parseSafetensors)
-		if err != nil {
-			return nil, errors.Join(err, all.Close())
-		}
-		p := part.(*file)
-		all.unmap = append(all.unmap, p.unmap...)
-		for _, name := range p.names {
-			if index.Map[name] != s {
-				return nil, errors.Join(fmt.Errorf("checkpoint %s: tensor %q stands in %s, the index says %q", path, name, s, index.Map[name]), all.Close())
-			}
-			all.tensors[name] = p.tensors[name]
-			all.names = append(all.names, name)
-		}
-		for k, v := range p.meta {
-			all.meta[k] = v
-		}
-	}
-	for name, s := range index.Map {
-		if _, ok := all.tensors[name]; !ok {
-			return nil, errors.Join(fmt.Errorf("checkpoint %s: tensor %q is not in %s", path, name, s), all.Close())
-		}
-	}
-	return all, nil
+	return list, meta, atEnd(d, header)
 }
 
-// EncodeSafetensors writes tensors as safetensors, in the order given. Only float formats can be written.
-func EncodeSafetensors(w io.Writer, tensors []Tensor, meta map[string]string) error {
-	header, err := safetensorsHeader(tensors, meta)
+// parseTensor reads the description of one tensor. Members that are not known are skipped, as in the reference
+// reader.
+func parseTensor(d *json.Decoder) (headerTensor, error) {
+	var h headerTensor
+	var offsets []uint64
+	has := map[string]bool{}
+	err := object(d, func(key string) (err error) {
+		has[key] = true
+		switch key {
+		case "dtype":
+			var name string
+			if name, err = stringValue(d); err == nil {
+				h.format, err = dtype(name)
+			}
+		case "shape":
+			h.shape, err = sizes(d)
+		case "data_offsets":
+			if offsets, err = sizes(d); err == nil && len(offsets) != 2 {
+				err = fmt.Errorf("want a begin and an end, have %d numbers", len(offsets))
+			}
+		default:
+			var skipped json.RawMessage
+			err = d.Decode(&skipped)
+		}
+		return err
+	})
+	if err != nil {
+		return h, err
+	}
+	for _, key := range []string{"dtype", "shape", "data_offsets"} {
+		if !has[key] {
+			return h, fmt.Errorf("%s is missing", key)
+		}
+	}
+	h.begin, h.end = offsets[0], offsets[1]
+	return h, nil
+}
+
+// dtype returns the format that safetensors calls by that name.
+func dtype(name string) (quant.Format, error) {
+	f, err := quant.Parse(name)
+	if err != nil || !slices.Contains(safetensorsOrder, f) {
+		return 0, fmt.Errorf("want one of %v, have %q", safetensorsOrder, name)
+	}
+	return f, nil
+}
+
+// object reads a JSON object and calls member at each value. A name that stands twice is an error. Errors name the
+// path to where they are.
+func object(d *json.Decoder, member func(name string) error) error {
+	token, err := nextToken(d)
 	if err != nil {
 		return err
 	}
-	var size [8]byte
-	le.PutUint64(size[:], uint64(len(header)))
-	if _, err := w.Write(append(size[:], header...)); err != nil {
-		return err
+	if token != json.Delim('{') {
+		return fmt.Errorf("want an object, have %v", token)
 	}
-	for _, t := range tensors {
-		if _, err := w.Write(t.Data); err != nil {
+	seen := map[string]bool{}
+	for d.More() {
+		token, err := nextToken(d)
+		if err != nil {
 			return err
 		}
+		name, _ := token.(string)
+		if seen[name] {
+			return fmt.Errorf("%q stands twice", name)
+		}
+		seen[name] = true
+		if err := member(name); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+	}
+	_, err = nextToken(d)
+	return err
+}
+
+// sizes reads an array of whole numbers that are not negative.
+func sizes(d *json.Decoder) ([]uint64, error) {
+	token, err := nextToken(d)
+	if err != nil {
+		return nil, err
+	}
+	if token != json.Delim('[') {
+		return nil, fmt.Errorf("want an array, have %v", token)
+	}
+	var out []uint64
+	for d.More() {
+		token, err := nextToken(d)
+		if err != nil {
+			return nil, err
+		}
+		number, _ := token.(json.Number)
+		n, err := strconv.ParseUint(number.String(), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("want a whole number from 0 to 2^64−1, have %v", token)
+		}
+		out = append(out, n)
+	}
+	_, err = nextToken(d)
+	return out, err
+}
+
+func stringValue(d *json.Decoder) (string, error) {
+	token, err := nextToken(d)
+	if err != nil {
+		return "", err
+	}
+	text, ok := token.(string)
+	if !ok {
+		return "", fmt.Errorf("want a text, have %v", token)
+	}
+	return text, nil
+}
+
+func nextToken(d *json.Decoder) (json.Token, error) {
+	token, err := d.Token()
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return token, err
+}
+
+// atEnd checks that only blanks are left of the text that d reads.
+func atEnd(d *json.Decoder, text []byte) error {
+	if rest := bytes.TrimLeft(text[d.InputOffset():], " \t\r\n"); len(rest) > 0 {
+		return fmt.Errorf("%d bytes stand after the closing brace", len(rest))
 	}
 	return nil
-}
-
-func safetensorsHeader(tensors []Tensor, meta map[string]string) ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	field := func(key string, v any) error {
-		if b.Len() > 1 {
-			b.WriteByte(',')
-		}
-		k, err := json.Marshal(key)
-		if err != nil {
-			return err
-		}
-		text, err := json.Marshal(v)
-		if err != nil {
-			return err
-		}
-		b.Write(k)
-		b.WriteByte(':')
-		b.Write(text)
-		return nil
-	}
-	if len(meta) > 0 {
-		if err := field("__metadata__", meta); err != nil {
-			return nil, err
-		}
-	}
-	at := 0
-	seen := map[string]bool{}
-	for _, t := range tensors {
-		if t.Format.String() != "F32" && t.Format.String() != "F16" && t.Format.String() != "BF16" {
-			return nil, fmt.Errorf("safetensors: tensor %q: want format F32, F16 or BF16, have %v", t.Name, t.Format)
-		}
-		if seen[t.Name] || t.Name == "__metadata__" {
-			return nil, fmt.Errorf("safetensors: tensor name %q stands twice or is reserved", t.Name)
-		}
-		seen[t.Name] = true
-		if len(t.Data) != t.Format.Bytes(t.Size()) {
-			return nil, fmt.Errorf("safetensors: tensor %q: shape %v takes %d bytes, have %d", t.Name, t.Shape, t.Format.Bytes(t.Size()), len(t.Data))
-		}
-		shape := t.Shape
-		if shape == nil {
-			shape = []int{}
-		}
-		err := field(t.Name, struct {
-			Dtype   string `json:"dtype"`
-			Shape   []int  `json:"shape"`
-			Offsets [2]int `json:"data_offsets"`
-		}{t.Format.String(), shape, [2]int{at, at + len(t.Data)}})
-		if err != nil {
-			return nil, err
-		}
-		at += len(t.Data)
-	}
-	b.WriteByte('}')
-	for b.Len()%8 != 0 { // data starts at a multiple of 8
-		b.WriteByte(' ')
-	}
-	return b.Bytes(), nil
 }

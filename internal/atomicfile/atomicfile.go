@@ -173,3 +173,12 @@ func SyncDir(dir string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// RemoveDir removes a folder so that no part of it is ever seen under its name.
+func RemoveDir(path string) error {
+	tmp := temporaryName(path)
+	if err := rename(path, tmp); err != nil {
+		return err
+	}
+	return os.RemoveAll(tmp)
+}

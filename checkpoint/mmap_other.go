@@ -1,10 +1,10 @@
-//go:build !unix
+//go:build !unix && !windows
 
 package checkpoint
 
 import "os"
 
-// mapFile reads a file whole, where the system has no mapping that package x/sys offers alike.
+// mapFile reads a file whole, where the system has no mapping.
 func mapFile(path string) (b []byte, unmap func() error, err error) {
 	b, err = os.ReadFile(path)
 	return b, func() error { return nil }, err

@@ -3,7 +3,6 @@
 package checkpoint
 
 import (
-	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -15,18 +14,12 @@ func mapFile(path string) (b []byte, unmap func() error, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, err
+	defer f.Close() //nolint:errcheck // only read
+	size, err := mappable(f)
+	if err != nil || size == 0 {
+		return nil, func() error { return nil }, err
 	}
-	if info.Size() == 0 {
-		return nil, func() error { return nil }, nil
-	}
-	if info.Size() != int64(int(info.Size())) {
-		return nil, nil, errors.New("too large for this machine's addresses")
-	}
-	b, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	b, err = unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, nil, err
 	}

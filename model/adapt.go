@@ -1,0 +1,93 @@
+package model
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"tunesmith/engine"
+	"tunesmith/site"
+)
+
+// Adapted is a model with what methods graft onto it, and the tensors of both.
+type Adapted struct {
+	*Model
+	Grafts []any
+	Sites  *site.Map // with the grafts' parameters
+	Store  *engine.Store
+}
+
+// Adapt loads the model's weights, grafts onto it, and gives the grafts' parameters their first values, which
+// depend on the seed and each parameter's name alone.
+func (m *Model) Adapt(seed uint64, grafts ...any) (*Adapted, error) {
+	sites, err := m.Survey(grafts...)
+	if err != nil {
+		return nil, err
+	}
+	a := &Adapted{Model: m, Grafts: grafts, Sites: sites, Store: engine.NewStore()}
+	for _, p := range sites.Params {
+		t, err := m.first(p, seed)
+		if err != nil {
+			return nil, err
+		}
+		if err := a.Store.Add(t); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+// first returns a tensor with its first values: from the file, or drawn.
+func (m *Model) first(p site.Param, seed uint64) (*engine.Tensor, error) {
+	if p.Base && m.File != nil {
+		return m.load(p)
+	}
+	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Values: make([]float32, p.Size()), Trainable: p.Trainable}
+	init := p.Init
+	if p.Base {
+		init = fromScratch(p)
+	}
+	if init == nil {
+		return nil, fmt.Errorf("parameter %q has no first values", p.Name)
+	}
+	var failed error
+	init(t.Values, site.Generator(seed, p.Name), func(name string) []float32 {
+		base, ok := m.survey.Param(name)
+		if !ok {
+			failed = fmt.Errorf("parameter %q starts from %q, which the model does not have", p.Name, name)
+			return nil
+		}
+		src, err := m.first(base, seed)
+		if err != nil {
+			failed = err
+			return nil
+		}
+		return src.Float32s()
+	})
+	return t, failed
+}
+
+// fromScratch is the start of a model without weights: vectors are 1 as norms need them, or 0 as biases do,
+// matrices normal with a deviation of 0.02 (Radford et al. 2019).
+func fromScratch(p site.Param) site.Init {
+	return func(dst []float32, rng *rand.Rand, _ func(string) []float32) {
+		for i := range dst {
+			switch {
+			case len(p.Shape) > 1:
+				dst[i] = float32(rng.NormFloat64() * 0.02)
+			case p.Name[len(p.Name)-4:] != "bias":
+				dst[i] = 1
+			}
+		}
+	}
+}
+
+// Trained returns the tensors that train, in the order of the sites' map.
+func (a *Adapted) Trained() []*engine.Tensor {
+	var out []*engine.Tensor
+	for _, p := range a.Sites.Trainable() {
+		if t, ok := a.Store.Get(p.Name); ok {
+			out = append(out, t)
+		}
+	}
+	return out
+}

@@ -1,0 +1,268 @@
+// Package site names the places of a model where a method can change the computation. A model builds its
+// projections, norms, sub-layers, key/value pairs, embedding and head through a Scope; a method grafts onto them by
+// implementing the interfaces of this package that it needs. Neither knows the other.
+//
+// Parameters are named as in the checkpoint ("model.layers.0.self_attn.q_proj.weight"). What a method adds is named
+// as in the adapter's file, so that the file is those tensors and nothing else.
+package site
+
+import (
+	"fmt"
+	"strings"
+
+	"tunesmith/graph"
+)
+
+// Linear is one projection of the model.
+type Linear struct {
+	Path    string // module path, such as "model.layers.0.self_attn.q_proj"
+	In, Out int
+	Bias    bool
+	Head    bool // the output projection to the vocabulary
+}
+
+// A method implements those of these interfaces that it needs.
+type (
+	// LinearGrafter changes the result y of a projection of x.
+	LinearGrafter interface {
+		GraftLinear(s *Scope, l Linear, x, y *graph.Node) *graph.Node
+	}
+	// SublayerGrafter changes the result of an attention or feed-forward block before it joins the residual stream.
+	SublayerGrafter interface {
+		GraftSublayer(s *Scope, path string, y *graph.Node) *graph.Node
+	}
+	// KVGrafter puts keys and values (n, G, D) in front of a layer's own; nil, nil for none.
+	KVGrafter interface {
+		GraftKV(s *Scope, path string, k, v *graph.Node) (pk, pv *graph.Node)
+	}
+	// EmbedGrafter changes the embedded input.
+	EmbedGrafter interface {
+		GraftEmbed(s *Scope, path string, ids, x *graph.Node) *graph.Node
+	}
+	// HeadGrafter changes the output projection of h (…, C) by w (V, C); both may get more channels.
+	HeadGrafter interface {
+		GraftHead(s *Scope, l Linear, h, w *graph.Node) (*graph.Node, *graph.Node)
+	}
+	// ParamGrafter puts another parameter in the place of one of the model's; nil keeps it. The path is that of the
+	// module that uses it, which for tied weights differs from the parameter's name.
+	ParamGrafter interface {
+		GraftParam(s *Scope, path string, p Param) *graph.Node
+	}
+	// Selector says which of the model's own parameters train.
+	Selector interface {
+		TrainBase(name string) bool
+	}
+)
+
+// Inputs are what a model computes from. B rows of T positions.
+type Inputs struct {
+	IDs       *graph.Node // (B, T)
+	Positions *graph.Node // (B, T)
+	Segments  *graph.Node // (B, T), or nil where a row is one sequence; −1 is padding
+	// Start (B) is the index in the key/value caches of each row's first position; nil without caches.
+	Start *graph.Node
+	// CacheLen is the caches' length in positions.
+	CacheLen int
+	// DropKey (2) feeds the dropouts; nil switches them off, as for evaluation.
+	DropKey *graph.Node
+	// Recompute keeps only what enters a layer for the backward pass.
+	Recompute bool
+}
+
+// Scope is where in a model the builder stands.
+type Scope struct {
+	*graph.Graph
+	In     Inputs
+	grafts []any
+	map_   *Map
+}
+
+// New returns the outermost scope of a graph. Grafts act in the order given.
+func New(g *graph.Graph, in Inputs, grafts ...any) *Scope {
+	return &Scope{Graph: g, In: in, grafts: grafts, map_: newMap()}
+}
+
+// Map returns what has been built through the scope so far.
+func (s *Scope) Map() *Map { return s.map_ }
+
+// Name returns the name of something at the current place: the path and the given name.
+func (s *Scope) Name(name string) string {
+	if p := s.Path(); p != "" {
+		return p + "." + name
+	}
+	return name
+}
+
+// Training reports whether dropouts are active.
+func (s *Scope) Training() bool { return s.In.DropKey != nil }
+
+// base returns one of the model's own parameters, for the module at path: its name is the module's path and the
+// given leaf ("weight", "bias") unless shared names another module whose parameter it is.
+func (s *Scope) base(path, leaf, shared string, shape ...int) *graph.Node {
+	owner := path
+	if shared != "" {
+		owner = shared
+	}
+	p := Param{Name: owner + "." + leaf, Shape: shape, Base: true}
+	for _, g := range s.grafts {
+		if t, ok := g.(Selector); ok && t.TrainBase(p.Name) {
+			p.Trainable = true
+		}
+	}
+	for _, g := range s.grafts {
+		if t, ok := g.(ParamGrafter); ok {
+			if n := t.GraftParam(s, path+"."+leaf, p); n != nil {
+				s.map_.declare(p)
+				return n
+			}
+		}
+	}
+	return s.Declare(p)
+}
+
+// Declare returns the node of a parameter and records it in the map.
+func (s *Scope) Declare(p Param) *graph.Node {
+	s.map_.declare(p)
+	return s.Graph.Param(p.Name, p.Trainable, p.Shape...)
+}
+
+// BaseWeight returns the weight node of a module built before, for methods that compute with it.
+func (s *Scope) BaseWeight(l Linear) *graph.Node { return s.base(l.Path, "weight", "", l.Out, l.In) }
+
+// BaseBias returns the bias node of a module that has one.
+func (s *Scope) BaseBias(l Linear) *graph.Node { return s.base(l.Path, "bias", "", l.Out) }
+
+// Linear builds the projection of x (…, in) named name at the current place to out features.
+func (s *Scope) Linear(name string, x *graph.Node, out int, bias bool) (y *graph.Node) {
+	l := Linear{Path: s.Name(name), In: x.Dim(-1), Out: out, Bias: bias}
+	s.map_.linear(l)
+	s.Scope(name, func() {
+		y = graph.Project(x, s.base(l.Path, "weight", "", out, l.In))
+		if bias {
+			y = graph.Plus(y, s.base(l.Path, "bias", "", out))
+		}
+		for _, g := range s.grafts {
+			if t, ok := g.(LinearGrafter); ok {
+				y = t.GraftLinear(s, l, x, y)
+			}
+		}
+	})
+	return y
+}
+
+// RMSNorm builds an RMS norm over the last axis; see graph.RMSNorm.
+func (s *Scope) RMSNorm(name string, x *graph.Node, eps, offset float32) (y *graph.Node) {
+	path := s.Name(name)
+	s.map_.norm(path)
+	s.Scope(name, func() {
+		y = graph.NormRMS(x, s.base(path, "weight", "", x.Dim(-1)), eps, offset)
+	})
+	return y
+}
+
+// Embed looks up the ids in a table of v rows; padID is the row without gradient, −1 for none.
+func (s *Scope) Embed(name string, v, c, padID int) (x *graph.Node) {
+	path := s.Name(name)
+	s.map_.Embedding, s.map_.Vocab, s.map_.Hidden = path, v, c
+	s.Scope(name, func() {
+		x = graph.Lookup(s.base(path, "weight", "", v, c), s.In.IDs, padID)
+		for _, g := range s.grafts {
+			if t, ok := g.(EmbedGrafter); ok {
+				x = t.GraftEmbed(s, path, s.In.IDs, x)
+			}
+		}
+	})
+	return x
+}
+
+// Sublayer lets methods change a block's result before it joins the residual stream.
+func (s *Scope) Sublayer(name string, y *graph.Node) *graph.Node {
+	path := s.Name(name)
+	s.map_.sublayer(path)
+	for _, g := range s.grafts {
+		if t, ok := g.(SublayerGrafter); ok {
+			y = t.GraftSublayer(s, path, y)
+		}
+	}
+	return y
+}
+
+// Attention builds the attention of q (B, T, H, D) over k and v (B, T, G, D) with the prefixes that methods add, in
+// one go or, with caches, behind what the caches hold. Its path is the current place.
+func (s *Scope) Attention(q, k, v *graph.Node, a graph.Attention) *graph.Node {
+	path := s.Path()
+	s.map_.kv(path, k.Dim(2), k.Dim(3))
+	var pk, pv []*graph.Node
+	for _, g := range s.grafts {
+		if t, ok := g.(KVGrafter); ok {
+			if x, y := t.GraftKV(s, path, k, v); x != nil {
+				pk, pv = append(pk, s.rows(x, k)), append(pv, s.rows(y, v))
+				a.Prefix += x.Dim(0)
+			}
+		}
+	}
+	if s.In.Start != nil {
+		return s.cached(path, q, k, v, pk, pv, a)
+	}
+	return graph.Attend(q, graph.Join(1, append(pk, k)...), graph.Join(1, append(pv, v)...), s.In.Segments, a)
+}
+
+// rows repeats a prefix (n, G, D) for every row of like (B, …).
+func (s *Scope) rows(x, like *graph.Node) *graph.Node {
+	shape := append([]int{like.Dim(0)}, x.Shape()...)
+	return graph.BroadcastTo(graph.Reshape(x, append([]int{1}, x.Shape()...)...), shape)
+}
+
+// cached appends k and v to the layer's caches and attends over them. A prefix stands at the caches' beginning; Start
+// counts it.
+func (s *Scope) cached(path string, q, k, v *graph.Node, pk, pv []*graph.Node, a graph.Attention) *graph.Node {
+	shape := []int{k.Dim(0), s.In.CacheLen, k.Dim(2), k.Dim(3)}
+	ck, cv := s.State(path+".cache_k", shape...), s.State(path+".cache_v", shape...)
+	s.map_.state(path+".cache_k", shape)
+	s.map_.state(path+".cache_v", shape)
+	if a.Prefix > 0 {
+		zero := s.Ints(make([]int32, k.Dim(0)), k.Dim(0))
+		ck, cv = graph.Append(ck, graph.Join(1, pk...), zero), graph.Append(cv, graph.Join(1, pv...), zero)
+	}
+	return graph.AttendCached(q, graph.Append(ck, k, s.In.Start), graph.Append(cv, v, s.In.Start), s.In.Start, a)
+}
+
+// Head returns the operands of the output projection named name of h (…, C) to v rows: the hidden states and the
+// weight, changed by the methods. tied names the module whose weight it shares, empty for none.
+func (s *Scope) Head(name, tied string, h *graph.Node, v int) (h2, w *graph.Node) {
+	l := Linear{Path: s.Name(name), In: h.Dim(-1), Out: v, Head: true}
+	s.map_.head(l, tied)
+	s.Scope(name, func() {
+		w = s.base(l.Path, "weight", tied, v, l.In)
+		for _, g := range s.grafts {
+			if t, ok := g.(HeadGrafter); ok {
+				h, w = t.GraftHead(s, l, h, w)
+			}
+		}
+	})
+	return h, w
+}
+
+// Layer runs f at the place name, as a recomputed region where the inputs ask for it.
+func (s *Scope) Layer(name string, f func()) {
+	s.map_.Layers++
+	s.Scope(name, func() {
+		if s.In.Recompute {
+			s.Recompute(f)
+		} else {
+			f()
+		}
+	})
+}
+
+// IndexOf returns the number of the layer in a module path such as "model.layers.3.mlp", or −1.
+func IndexOf(path string) int {
+	parts := strings.Split(path, ".")
+	for _, p := range parts {
+		var n int
+		if _, err := fmt.Sscanf(p, "%d", &n); err == nil && fmt.Sprint(n) == p {
+			return n
+		}
+	}
+	return -1
+}

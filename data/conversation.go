@@ -2,6 +2,7 @@ package data
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,14 +33,14 @@ var wantRoles = map[Format]string{
 	ShareGPT: "human, gpt, system, observation, function_call",
 }
 
-// turns are messages on their way to a record.
+// turns are messages on their way to a record, with what the file says of each.
 type turns struct {
 	messages []Message
 	train    []bool
-	names    []string // roles as the file writes them
+	names    []string // of the roles, as the file writes them
 }
 
-// read reads the messages of a conversation.
+// turns reads the messages of a conversation.
 func (f *fields) turns(path string, value any) (turns, error) {
 	var t turns
 	list, err := asList(path, value)
@@ -76,70 +77,46 @@ func key(o *object, mapped string, usual ...string) string {
 	return usual[0]
 }
 
-// message reads one message; train is whether it is trained if nothing else speaks against it.
-func (f *fields) message(at string, o *object) (m Message, role string, train bool, err error) {
+// message reads one message; name is its role as the file writes it, train whether it is trained.
+func (f *fields) message(at string, o *object) (m Message, name string, train bool, err error) {
 	style := messageStyle("messages", []any{o})
 	roleKey, contentKey := "role", "content"
 	if style == ShareGPT {
 		roleKey, contentKey = "from", "value"
 	}
 	roleKey, contentKey = key(o, f.tags.role, roleKey, "role", "from"), key(o, f.tags.content, contentKey, "content", "value")
-	value, present := o.get(roleKey)
-	if !present || value == nil {
+	value, _ := o.get(roleKey)
+	if value == nil {
 		return m, "", false, bad("write who speaks: "+wantRoles[style], "%s lacks '%s'", at, roleKey)
 	}
-	if role, err = asText(at+"."+roleKey, value); err != nil {
+	if name, err = asText(at+"."+roleKey, value); err != nil {
 		return m, "", false, err
 	}
-	kind, ok := f.roles[role]
-	if !ok && f.roles == nil {
-		kind, ok = roleNames[role]
+	if m.Role, err = f.role(at+"."+roleKey, name, style); err != nil {
+		return m, "", false, err
 	}
-	if !ok {
-		var names []string
-		for name := range roleNames {
-			names = append(names, name)
-		}
-		if f.roles != nil {
-			names = names[:0]
-			for name := range f.roles {
-				names = append(names, name)
-			}
-		}
-		slices.Sort(names)
-		want := wantRoles[style]
-		if f.roles != nil {
-			want = strings.Join(names, ", ")
-		}
-		return m, "", false, bad("rename the role, or map it: roles: {"+clip(role, 20)+": user}", "%s.%s: unknown role '%s' (want %s)%s", at, roleKey, clip(role, 40), want, nearest.Hint(role, names))
-	}
-	m.Role = kind
-	value, _ = o.get(contentKey)
+	path := at + "." + contentKey
+	value, present := o.get(contentKey)
 	calls, _ := o.get("tool_calls")
 	switch {
-	case kind == call:
+	case m.Role == call:
 		m.Role = assistant
-		text, err := asText(at+"."+contentKey, value)
-		if err != nil {
-			return m, "", false, err
-		}
-		if m.ToolCalls, err = callsOf(at+"."+contentKey, text); err != nil {
-			return m, "", false, err
+		var text string
+		if text, err = asText(path, value); err == nil {
+			m.ToolCalls, err = callsOf(path, text)
 		}
 	case value == nil && isCalls(calls):
-		// content is null beside calls
+		// content may be null beside calls
+	case !present:
+		err = bad("write the text", "%s lacks '%s'", at, contentKey)
 	default:
-		if _, present := o.get(contentKey); !present {
-			return m, "", false, bad("write the text", "%s lacks '%s'", at, contentKey)
-		}
-		if m.Content, err = content(at+"."+contentKey, value); err != nil {
-			return m, "", false, err
-		}
+		m.Content, err = content(path, value)
 	}
-	if isCalls(calls) {
-		if m.ToolCalls, err = toolCalls(at+".tool_calls", calls); err != nil {
-			return m, "", false, err
-		}
+	if err == nil && isCalls(calls) {
+		m.ToolCalls, err = toolCalls(at+".tool_calls", calls)
+	}
+	if err != nil {
+		return m, "", false, err
 	}
 	for _, k := range []struct {
 		key string
@@ -152,7 +129,20 @@ func (f *fields) message(at string, o *object) (m Message, role string, train bo
 		}
 	}
 	train, err = f.trained(at, o, m.Role)
-	return m, role, train, err
+	return m, name, train, err
+}
+
+// role finds the role that a file's name means.
+func (f *fields) role(path, name string, style Format) (string, error) {
+	names, want := roleNames, wantRoles[style]
+	if f.roles != nil {
+		names, want = f.roles, strings.Join(slices.Sorted(maps.Keys(f.roles)), ", ")
+	}
+	if role, ok := names[name]; ok {
+		return role, nil
+	}
+	return "", bad("rename the role, or map it: roles: {"+clip(name, 20)+": user}", "%s: unknown role '%s' (want %s)%s",
+		path, clip(name, 40), want, nearest.Hint(name, slices.Sorted(maps.Keys(names))))
 }
 
 // trained reads the marks by which files say that an assistant's message is not learned.

@@ -3,6 +3,8 @@ package data
 import (
 	"fmt"
 	"slices"
+
+	"tunesmith/internal/nearest"
 )
 
 // Example is a record as tokens.
@@ -50,7 +52,7 @@ func (o Overlength) MarshalText() ([]byte, error) { return []byte(o.String()), n
 func (o *Overlength) UnmarshalText(text []byte) error {
 	i := slices.Index(overlengthNames, string(text))
 	if i < 0 {
-		return fmt.Errorf("overlength %q: want one of %q%s", text, overlengthNames, hint(string(text), overlengthNames))
+		return fmt.Errorf("overlength %q: want one of %q%s", text, overlengthNames, nearest.Hint(string(text), overlengthNames))
 	}
 	*o = Overlength(i)
 	return nil

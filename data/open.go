@@ -13,6 +13,8 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"tunesmith/internal/nearest"
 )
 
 // container is how rows are laid out in a file.
@@ -79,7 +81,7 @@ func missingFile(path string, err error) error {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	return fmt.Errorf("data: no file %s%s: %w", path, hint(filepath.Base(path), names), fs.ErrNotExist)
+	return fmt.Errorf("data: no file %s%s: %w", path, nearest.Hint(filepath.Base(path), names), fs.ErrNotExist)
 }
 
 // walk lists the data files below a folder, sorted. A folder that holds parts named train, and others named valid,

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+
+	"tunesmith/internal/nearest"
 )
 
 // Packing says how examples share the rows of a batch.
@@ -30,7 +32,7 @@ func (p Packing) MarshalText() ([]byte, error) { return []byte(p.String()), nil 
 func (p *Packing) UnmarshalText(text []byte) error {
 	i := slices.Index(packingNames, string(text))
 	if i < 0 {
-		return fmt.Errorf("packing %q: want one of %q%s", text, packingNames, hint(string(text), packingNames))
+		return fmt.Errorf("packing %q: want one of %q%s", text, packingNames, nearest.Hint(string(text), packingNames))
 	}
 	*p = Packing(i)
 	return nil

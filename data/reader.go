@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"tunesmith/internal/nearest"
@@ -88,13 +89,13 @@ func (s *Source) check() error {
 		}
 	}
 	for column := range s.Columns {
-		if !contains(known, column) {
+		if !slices.Contains(known, column) {
 			return fmt.Errorf("columns: %q is no column%s; known are %s", column, nearest.Hint(column, known), strings.Join(known, ", "))
 		}
 	}
 	roles := []string{system, user, assistant, tool, call}
 	for name, role := range s.Roles {
-		if !contains(roles, role) {
+		if !slices.Contains(roles, role) {
 			return fmt.Errorf("roles: %s: %q is no role%s; want %s", name, role, nearest.Hint(role, roles), strings.Join(roles, ", "))
 		}
 	}
@@ -137,7 +138,7 @@ func (r *Reader) Next() (Record, error) {
 		row, err := r.file.rows.next()
 		if err == io.EOF {
 			if r.inFile == 0 {
-				r.add(Problem{Position: Position{File: r.files[r.at-1]}, Level: Bad, Reason: "file has no records", Remedy: "remove it, or write one record at least"})
+				r.ledger.Add(Problem{Position: Position{File: r.files[r.at-1]}, Level: Bad, Reason: "file has no records", Remedy: "remove it, or write one record at least"})
 			}
 			r.closeFile()
 			continue
@@ -158,8 +159,6 @@ func (r *Reader) Next() (Record, error) {
 	}
 }
 
-func (r *Reader) add(p Problem) { r.ledger.Add(p) }
-
 // openNext opens the next file, or enters why it cannot be read.
 func (r *Reader) openNext() {
 	path := r.files[r.at]
@@ -170,13 +169,13 @@ func (r *Reader) openNext() {
 	}
 	f, err := openFile(path, r.source.MaxRecord, r.ledger)
 	if err != nil {
-		r.add(problem(Position{File: path}, err))
+		r.ledger.Add(problem(Position{File: path}, err))
 		return
 	}
 	r.file = f
 	if f.columns != nil && len(f.columns.keys) > 0 {
 		if err := r.checkHeader(f.columns); err != nil {
-			r.add(problem(Position{File: path, Line: 1}, err))
+			r.ledger.Add(problem(Position{File: path, Line: 1}, err))
 			r.closeFile()
 		}
 	}
@@ -234,10 +233,10 @@ func (r *Reader) record(row row) (Record, error) {
 		return Record{}, r.explain(row, err)
 	}
 	for _, w := range append(row.warnings, f.warnings...) {
-		r.add(Problem{Position: row.pos, Level: Warning, Reason: w})
+		r.ledger.Add(Problem{Position: row.pos, Level: Warning, Reason: w})
 	}
 	if row.size > largeRecord {
-		r.add(Problem{Position: row.pos, Level: Warning, Reason: megabytes(row.size) + " in one record: longer than any context", Remedy: "split it, or it is cut to the context"})
+		r.ledger.Add(Problem{Position: row.pos, Level: Warning, Reason: megabytes(row.size) + " in one record: longer than any context", Remedy: "split it, or it is cut to the context"})
 	}
 	rec.Pos, rec.Task = row.pos, r.source.Task
 	if rec.Kind == Feedback {
@@ -289,7 +288,7 @@ func (r *Reader) unmapped(columns *object) string {
 // finish looks at the data set as a whole.
 func (r *Reader) finish() {
 	if n := r.labels[0] + r.labels[1]; n > 0 && (r.labels[0] == 0 || r.labels[1] == 0) {
-		r.add(Problem{Position: Position{File: r.source.Path}, Level: Warning, Reason: fmt.Sprintf("all %d labels are %v: KTO needs both", n, r.labels[1] > 0), Remedy: "add records of the other kind"})
+		r.ledger.Add(Problem{Position: Position{File: r.source.Path}, Level: Warning, Reason: fmt.Sprintf("all %d labels are %v: KTO needs both", n, r.labels[1] > 0), Remedy: "add records of the other kind"})
 	}
 	r.labels = [2]int{}
 }
@@ -301,15 +300,3 @@ func (p *Problem) at(pos Position) *Problem {
 	}
 	return p
 }
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
-}
-
-// hint names what a wrong name may have meant.
-func hint(name string, known []string) string { return nearest.Hint(name, known) }

@@ -8,63 +8,33 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tunesmith/graph"
+	"tunesmith/graph/graphtest"
 	"tunesmith/graph/reference"
 )
 
-// twoLayers builds a small transformer with everything that a real one has and returns the targets' log-probs.
-func twoLayers(t *trial, recompute bool) *graph.Node {
-	const b, s, c, h, kv, d, f, v = 2, 4, 6, 2, 1, 4, 5, 7
-	g := t.g
-	table := t.param(v, c)
-	x := graph.Lookup(table, t.ints(0, v, b, s), -1)
-	pos := t.ints(0, 9, b, s)
-	key := g.Ints([]int32{12345, -7}, 2)
-	rope := graph.RoPE{InvFreq: []float32{1, 0.1}, Factor: 1}
-	for range 2 {
-		layer := func() {
-			n := graph.NormRMS(x, t.param(c), 1e-5, 0)
-			q := graph.Rotate(graph.Reshape(graph.Project(n, t.param(h*d, c)), b, s, h, d), pos, rope)
-			k := graph.Rotate(graph.Reshape(graph.Project(n, t.param(kv*d, c)), b, s, kv, d), pos, rope)
-			val := graph.Reshape(graph.Project(n, t.param(kv*d, c)), b, s, kv, d)
-			a := graph.Attend(q, k, val, nil, graph.Attention{Causal: true, Scale: 0.5})
-			x = graph.Plus(x, graph.Drop(graph.Project(graph.Reshape(a, b, s, h*d), t.param(c, h*d)), key, 0.2))
-			n = graph.NormRMS(x, t.param(c), 1e-5, 0)
-			y := graph.Gate(graph.SiLU, graph.Project(n, t.param(f, c)), graph.Project(n, t.param(f, c)))
-			x = graph.Plus(x, graph.Project(y, t.param(c, f)))
-		}
-		if recompute {
-			g.Recompute(layer)
-		} else {
-			layer()
-		}
-	}
-	x = graph.NormRMS(x, t.param(c), 1e-5, 0)
-	logp, _ := graph.LogProbs(graph.Reshape(x, b*s, c), table, t.ints(-1, v, b*s), nil, graph.TokenLogProb{Scale: 1})
-	return logp
-}
-
 func TestGradientOfModel(t *testing.T) {
 	for _, recompute := range []bool{false, true} {
-		tr := seededTrial(t, 1)
-		tr.every, tr.bound = 5, 1e-4 // logits are large, and so are third derivatives
-		tr.check(map[reflect.Type]bool{}, func(t *trial) []*graph.Node { return []*graph.Node{twoLayers(t, recompute)} })
+		// Logits are large, and so are third derivatives: the bound is wide.
+		check(graphtest.Seeded(t, 1), 5, 1e-4, map[reflect.Type]bool{}, func(t *graphtest.Trial) []*graph.Node {
+			return []*graph.Node{graphtest.TwoLayers(t, recompute)}
+		})
 	}
 }
 
 func TestRecomputeChangesNothing(t *testing.T) {
 	grads := func(recompute bool) (map[string][]float64, int) {
-		tr := seededTrial(t, 2)
+		tr := graphtest.Seeded(t, 2)
 		var nodes int
 		g, err := graph.Build(func(g *graph.Graph) {
-			tr.g = g
-			loss := tr.weigh(twoLayers(tr, recompute))
+			tr.G = g
+			loss := tr.Weigh(graphtest.TwoLayers(tr, recompute))
 			nodes = len(g.Nodes)
-			tr.outputGradients(loss)
+			tr.OutputGradients(loss)
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, err := reference.Run(g, tr.params, nil)
+		out, err := reference.Run(g, tr.Params, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

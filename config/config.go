@@ -8,7 +8,8 @@
 //
 // Tags of a field:
 //
-//	yaml:"rank"         the key; a field without it is not part of the file, an embedded struct is taken inline
+//	yaml:"rank"         the key; a field without it is not part of the file, an embedded struct is taken inline,
+//	                    with or without yaml:",inline"
 //	doc:"…"             what it means, needed everywhere
 //	min:"1" max:"8"     inclusive bounds; above:"0" and below:"1" exclude the bound
 //	enum:"a,b"          the allowed texts

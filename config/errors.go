@@ -38,7 +38,7 @@ func (e *Error) Unwrap() error { return e.cause }
 
 func (e *Error) Error() string {
 	parts := make([]string, 0, 3)
-	if place := e.Mark.String(); place != "" {
+	if place := e.String(); place != "" {
 		parts = append(parts, place)
 	}
 	if target, _, _ := strings.Cut(e.Set, "="); e.Path != "" && e.Path != target {

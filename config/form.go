@@ -140,7 +140,7 @@ func (b *builder) fields(t reflect.Type, index []int) []field {
 		sf := t.Field(i)
 		name, tagged := sf.Tag.Lookup("yaml")
 		at := append(slices.Clone(index), i)
-		if sf.Anonymous && !tagged && sf.Type.Kind() == reflect.Struct {
+		if sf.Anonymous && (!tagged || name == ",inline") && sf.Type.Kind() == reflect.Struct {
 			out = append(out, b.fields(sf.Type, at)...)
 			continue
 		}
@@ -153,7 +153,7 @@ func (b *builder) fields(t reflect.Type, index []int) []field {
 			f.rule.enum = strings.Split(e, ",")
 		}
 		where := fmt.Sprintf("config: %s.%s", t, sf.Name)
-		if !sf.IsExported() || name == "" || strings.ContainsAny(name, ". \"'") || f.doc == "" {
+		if !sf.IsExported() || name == "" || strings.ContainsAny(name, ",. \"'") || f.doc == "" {
 			panic(where + ": want an exported field with a plain yaml name and a doc")
 		}
 		if slices.ContainsFunc(out, func(have field) bool { return have.name == name }) {

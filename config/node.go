@@ -84,13 +84,15 @@ func parse(text, file string) (n *node, errs Errors) {
 	}()
 	text = strings.TrimPrefix(text, "\ufeff")
 	if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
-		return nil, p.fail(Mark{File: file}, "want UTF-8 text; save the file in that encoding")
+		p.fail(Mark{File: file}, "want UTF-8 text; save the file in that encoding")
+		return nil, p.errs
 	}
 	// The lexer counts the lines of quoted texts wrongly after a carriage return.
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
 	tokens := lexer.Tokenize(text)
 	if len(tokens) > maxTokens {
-		return nil, p.fail(p.mark(tokens[maxTokens]), "want at most %d YAML tokens", maxTokens)
+		p.fail(p.mark(tokens[maxTokens]), "want at most %d YAML tokens", maxTokens)
+		return nil, p.errs
 	}
 	depth := 0
 	for _, t := range tokens {
@@ -101,7 +103,8 @@ func parse(text, file string) (n *node, errs Errors) {
 			depth--
 		}
 		if depth > maxDepth {
-			return nil, p.fail(p.mark(t), "want at most %d levels", maxDepth)
+			p.fail(p.mark(t), "want at most %d levels", maxDepth)
+			return nil, p.errs
 		}
 	}
 	f, err := parser.Parse(tokens, 0, parser.AllowDuplicateMapKey())
@@ -114,7 +117,8 @@ func parse(text, file string) (n *node, errs Errors) {
 				mark = p.mark(e.GetToken())
 			}
 		}
-		return nil, p.fail(mark, "not YAML: %s", message)
+		p.fail(mark, "not YAML: %s", message)
+		return nil, p.errs
 	}
 	var body ast.Node
 	for _, doc := range f.Docs {
@@ -123,7 +127,8 @@ func parse(text, file string) (n *node, errs Errors) {
 			continue
 		}
 		if body != nil {
-			return nil, p.fail(p.mark(cmp.Or(doc.Start, doc.Body.GetToken())), "want one document, have a second one")
+			p.fail(p.mark(cmp.Or(doc.Start, doc.Body.GetToken())), "want one document, have a second one")
+			return nil, p.errs
 		}
 		body = doc.Body
 	}
@@ -149,9 +154,8 @@ func (p *reader) mark(t *token.Token) Mark {
 	return Mark{File: p.file, Line: t.Position.Line, Column: t.Position.Column}
 }
 
-func (p *reader) fail(m Mark, format string, args ...any) Errors {
+func (p *reader) fail(m Mark, format string, args ...any) {
 	p.errs = append(p.errs, &Error{Mark: m, Message: fmt.Sprintf(format, args...)})
-	return p.errs
 }
 
 // count admits more values; it reports the excess once.

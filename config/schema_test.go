@@ -35,7 +35,7 @@ type source struct {
 func (s *source) SetDefaults() { *s = source{Format: "auto", Weight: 1} }
 
 type training struct {
-	schedule
+	schedule  `yaml:",inline"`
 	BatchSize int           `yaml:"batch_size" doc:"sequences in a step" min:"1" max:"4096"`
 	Epochs    float64       `yaml:"epochs" doc:"passes over the data" min:"0"`
 	MaxSteps  int           `yaml:"max_steps" doc:"most steps; 0 is no limit" min:"0"`

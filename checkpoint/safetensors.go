@@ -23,6 +23,9 @@ import (
 // headerLimit is the longest header, as in the reference reader.
 const headerLimit = 100_000_000
 
+// maxDims bounds the numbers of a shape; nothing that computes has more.
+const maxDims = 64
+
 // metadataKey is the member of the header that is no tensor.
 const metadataKey = "__metadata__"
 
@@ -238,7 +241,9 @@ func sizes(d *json.Decoder) ([]uint64, error) {
 		if err != nil {
 			return nil, fmt.Errorf("want a whole number from 0 to 2^64−1, have %v", token)
 		}
-		out = append(out, n)
+		if out = append(out, n); len(out) > maxDims {
+			return nil, fmt.Errorf("want at most %d numbers", maxDims)
+		}
 	}
 	_, err = nextToken(d)
 	return out, err

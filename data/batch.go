@@ -13,6 +13,7 @@ type Batch struct {
 	Segments   []int32   // number of the sequence in its row; -1 is padding
 	Supervised int       // targets
 	Tokens     int       // tokens that are no padding
+	Tasks      []int     // number of each row's task
 	Examples   [][]int   // numbers of the examples in each row, by segment
 }
 

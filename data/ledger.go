@@ -68,6 +68,14 @@ const (
 	Skip               // bad records are listed and left out
 )
 
+// MarshalText writes "strict" or "skip".
+func (m Mode) MarshalText() ([]byte, error) {
+	if m == Skip {
+		return []byte("skip"), nil
+	}
+	return []byte("strict"), nil
+}
+
 // UnmarshalText reads "strict" or "skip".
 func (m *Mode) UnmarshalText(text []byte) error {
 	switch string(text) {

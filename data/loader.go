@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -25,18 +26,37 @@ type LoaderConfig struct {
 	PadID         int32 // the token of padding
 }
 
+// Task is one task of a mixture.
+type Task struct {
+	Store  *Store
+	Share  float64 // of the rows
+	Weight float32 // factor of the loss
+}
+
 // groupedRows is how many batches' rows are sorted together by GroupByLength.
 const groupedRows = 50
 
 // Loader gives the batches of one epoch after the other, without end.
 type Loader struct {
-	store  *Store
+	tasks  []taskRows
 	config LoaderConfig
-	rows   [][]Span
 	digest uint64
+	rows   int       // of an epoch
+	draws  *schedule // stands at the end of the epoch
 	epoch  int
-	next   int       // index of the next batch in the epoch
-	order  [][]int32 // batches of the epoch: numbers of rows
+	next   int      // index of the next batch in the epoch
+	order  [][]pick // batches of the epoch
+}
+
+// pick is a row of a task.
+type pick struct{ task, row int32 }
+
+// taskRows are the rows of a task and the order in which they come.
+type taskRows struct {
+	Task
+	rows  [][]Span
+	pass  int // number of the pass over the rows that order belongs to
+	order []int32
 }
 
 // State is the position of a loader. With the same examples and the same configuration, a loader that is restored to
@@ -47,8 +67,15 @@ type State struct {
 	Digest string `json:"digest"` // of the examples and of the configuration
 }
 
-// NewLoader lays the examples of a store into rows.
+// NewLoader returns a loader of the examples of one store.
 func NewLoader(s *Store, c LoaderConfig) (*Loader, error) {
+	return NewMixture([]Task{{Store: s, Share: 1, Weight: 1}}, c)
+}
+
+// NewMixture returns a loader that draws rows from several tasks in fixed proportions. An epoch has as many rows as
+// all tasks together; a small task with a large share comes several times in it, each time in an order of its own.
+// Rows hold examples of one task only.
+func NewMixture(tasks []Task, c LoaderConfig) (*Loader, error) {
 	if c.Multiple == 0 {
 		c.Multiple = 32
 	}
@@ -66,9 +93,46 @@ func NewLoader(s *Store, c LoaderConfig) (*Loader, error) {
 		return nil, fmt.Errorf("data: packing needs a row length >= 2, have %d", c.RowLength)
 	case c.Packing != NoPacking && c.GroupByLength:
 		return nil, errors.New("data: packed rows have one length: choose packing or grouping by length, not both")
-	case s.Len() == 0:
+	}
+	l := &Loader{config: c}
+	settings := []uint64{uint64(c.BatchSize), uint64(c.RowLength), uint64(c.Packing), number01(c.GroupByLength), number01(c.Shuffle), c.Seed}
+	shares := make([]float64, len(tasks))
+	for i, t := range tasks {
+		rows, err := c.layOut(t.Store)
+		if err != nil {
+			return nil, err
+		}
+		if !(t.Share >= 0 && t.Share <= 1) || t.Share > 0 && len(rows) == 0 {
+			return nil, fmt.Errorf("data: task %d: share %g of %s: want a share from 0 to 1, and examples if it is not 0", i, t.Share, plural(len(rows), "row"))
+		}
+		l.tasks = append(l.tasks, taskRows{Task: t, rows: rows, pass: -1})
+		l.rows += len(rows)
+		shares[i] = t.Share
+		settings = append(settings, t.Store.Digest(), math.Float64bits(t.Share), uint64(math.Float32bits(t.Weight)))
+	}
+	if l.rows == 0 {
 		return nil, errors.New("data: there are no examples")
 	}
+	var b []byte
+	for _, v := range settings {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	l.digest = xxh3.Hash(b)
+	l.draws = newSchedule(shares)
+	l.epoch = -1
+	l.start(0)
+	return l, nil
+}
+
+func number01(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// layOut lays the examples of a store into rows.
+func (c LoaderConfig) layOut(s *Store) ([][]Span, error) {
 	lengths, longest := make([]int, s.Len()), 1
 	for i := range lengths {
 		lengths[i] = s.Tokens(i)
@@ -81,64 +145,66 @@ func NewLoader(s *Store, c LoaderConfig) (*Loader, error) {
 	if c.Packing == BestFit && longest > capacity {
 		return nil, fmt.Errorf("data: an example of %d tokens does not fit into packed rows of %d: cut the examples to that length, or choose packing bfd_split", longest, capacity)
 	}
-	l := &Loader{store: s, config: c, rows: Pack(lengths, capacity, c.Packing)}
-	var b []byte
-	shuffled, grouped := uint64(0), uint64(0)
-	if c.Shuffle {
-		shuffled = 1
-	}
-	if c.GroupByLength {
-		grouped = 1
-	}
-	for _, v := range []uint64{s.Digest(), uint64(c.BatchSize), uint64(c.RowLength), uint64(c.Packing), grouped, shuffled, c.Seed} {
-		b = binary.LittleEndian.AppendUint64(b, v)
-	}
-	l.digest = xxh3.Hash(b)
-	l.start(0)
-	return l, nil
+	return Pack(lengths, capacity, c.Packing), nil
 }
 
 // start settles the batches of an epoch.
 func (l *Loader) start(epoch int) {
-	l.epoch, l.next = epoch, 0
-	n, size := len(l.rows), l.config.BatchSize
-	if l.order != nil && !l.config.Shuffle {
-		return // every epoch is alike
+	l.next = 0
+	if epoch == l.epoch {
+		return
 	}
-	var order []int32
-	if l.config.Shuffle {
-		order = permutation(n, l.config.Seed, uint64(epoch))
-	} else {
-		order = make([]int32, n)
-		for i := range order {
-			order[i] = int32(i)
+	if epoch < l.epoch {
+		l.draws, l.epoch = newSchedule(l.draws.shares), -1
+	}
+	for ; l.epoch < epoch-1; l.epoch++ {
+		for range l.rows {
+			l.draws.next()
 		}
 	}
+	l.epoch = epoch
+	picks := make([]pick, l.rows)
+	for i := range picks {
+		task := l.draws.next()
+		picks[i] = pick{int32(task), l.tasks[task].row(l.draws.counts[task]-1, l.config, uint64(task))}
+	}
+	size := l.config.BatchSize
 	if l.config.GroupByLength {
-		for part := range slices.Chunk(order, groupedRows*size) {
-			slices.SortStableFunc(part, func(a, b int32) int { return cmp.Compare(l.rowLength(b), l.rowLength(a)) })
+		for part := range slices.Chunk(picks, groupedRows*size) {
+			slices.SortStableFunc(part, func(a, b pick) int { return cmp.Compare(l.length(b), l.length(a)) })
 		}
 	}
-	l.order = l.order[:0]
-	for batch := range slices.Chunk(order, size) {
-		l.order = append(l.order, batch)
-	}
+	l.order = slices.Collect(slices.Chunk(picks, size))
 	if l.config.GroupByLength && l.config.Shuffle {
-		// Another stream of the generator than the rows' order had.
+		// Another stream of the generator than the rows' order has.
 		shuffle(l.order, rand.NewPCG(^l.config.Seed, uint64(epoch)))
 	}
 }
 
-func (l *Loader) rowLength(row int32) int {
+// row returns the row of the k-th draw of a task.
+func (t *taskRows) row(k int, c LoaderConfig, number uint64) int32 {
+	n := len(t.rows)
+	if !c.Shuffle {
+		return int32(k % n)
+	}
+	if pass := k / n; pass != t.pass {
+		t.pass = pass
+		t.order = permutation(n, c.Seed+number<<32, uint64(pass))
+	}
+	return t.order[k%n]
+}
+
+// length returns the tokens of a row.
+func (l *Loader) length(p pick) int {
 	n := 0
-	for _, s := range l.rows[row] {
+	for _, s := range l.tasks[p.task].rows[p.row] {
 		n += s.len()
 	}
 	return n
 }
 
 // Next returns the batches of one optimizer step. The last step of an epoch may have fewer than Accumulate batches,
-// and one batch of an epoch fewer rows; no example is left out and none comes twice in an epoch.
+// and one batch of an epoch fewer rows. Of one data set no example is left out, and none comes twice in an epoch.
 func (l *Loader) Next() ([]Batch, error) {
 	if l.next == len(l.order) {
 		l.start(l.epoch + 1)
@@ -156,18 +222,23 @@ func (l *Loader) Next() ([]Batch, error) {
 }
 
 // batch reads the examples of some rows.
-func (l *Loader) batch(rows []int32) (Batch, error) {
-	filled := make([][]sequence, len(rows))
-	for i, r := range rows {
-		for _, s := range l.rows[r] {
-			e, err := l.store.Example(int(s.Example))
+func (l *Loader) batch(picks []pick) (Batch, error) {
+	filled := make([][]sequence, len(picks))
+	tasks := make([]int, len(picks))
+	for i, p := range picks {
+		t := &l.tasks[p.task]
+		tasks[i] = int(p.task)
+		for _, s := range t.rows[p.row] {
+			e, err := t.Store.Example(int(s.Example))
 			if err != nil {
 				return Batch{}, err
 			}
-			filled[i] = append(filled[i], sequence{int(s.Example), e.IDs[s.Start:s.End], e.Train[s.Start:s.End], e.Weight})
+			filled[i] = append(filled[i], sequence{int(s.Example), e.IDs[s.Start:s.End], e.Train[s.Start:s.End], e.Weight * t.Weight})
 		}
 	}
-	return collate(filled, l.config.Multiple, l.config.PadID), nil
+	b := collate(filled, l.config.Multiple, l.config.PadID)
+	b.Tasks = tasks
+	return b, nil
 }
 
 // Steps returns the optimizer steps of an epoch.
@@ -176,7 +247,18 @@ func (l *Loader) Steps() int {
 }
 
 // Rows returns the rows of an epoch.
-func (l *Loader) Rows() int { return len(l.rows) }
+func (l *Loader) Rows() int { return l.rows }
+
+// Passes returns how often an epoch goes over each task's rows.
+func (l *Loader) Passes() []float64 {
+	passes := make([]float64, len(l.tasks))
+	for i, t := range l.tasks {
+		if len(t.rows) > 0 {
+			passes[i] = t.Share * float64(l.rows) / float64(len(t.rows))
+		}
+	}
+	return passes
+}
 
 // Epoch returns how many epochs are behind, with the part of the current one as a fraction.
 func (l *Loader) Epoch() float64 {

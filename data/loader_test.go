@@ -3,6 +3,7 @@ package data
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -178,6 +179,80 @@ func TestLoaderResumesExactly(t *testing.T) {
 			}
 		}
 	})
+}
+
+// In a mixture each task gets its share of any stretch of rows, and all its rows come before one comes again.
+func TestMixture(t *testing.T) {
+	sizes, shares := []int{300, 100, 7}, []float64{0.5, 0.3, 0.2}
+	var tasks []Task
+	for i, n := range sizes {
+		s := NewStore("", 0)
+		for j := range n {
+			fill(t, s, []Example{{IDs: []int32{int32(i), int32(j)}, Train: []bool{false, true}, Weight: 2}})
+		}
+		tasks = append(tasks, Task{s, shares[i], float32(i)})
+	}
+	c := LoaderConfig{BatchSize: 10, Shuffle: true, Multiple: 2}
+	l, err := NewMixture(tasks, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, passes := range l.Passes() {
+		if want := 407 * shares[i] / float64(sizes[i]); math.Abs(passes-want) > 1e-12 {
+			t.Errorf("task %d: %g passes, want %g", i, passes, want)
+		}
+	}
+	var seen [3][]int32
+	for range 3 * l.Steps() {
+		step, err := l.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var counts [3]int
+		for r, task := range step[0].Tasks {
+			if step[0].IDs[2*r] != int32(task) || step[0].Weights[2*r] != float32(2*task) {
+				t.Fatalf("row of task %d: ids %v weights %v", task, step[0].IDs[2*r:2*r+2], step[0].Weights[2*r:2*r+2])
+			}
+			counts[task]++
+			seen[task] = append(seen[task], step[0].Targets[2*r])
+		}
+		for i, n := range counts {
+			if want := shares[i] * float64(step[0].Rows); math.Abs(float64(n)-want) > 2 {
+				t.Errorf("%d of %d rows are of task %d, want %g", n, step[0].Rows, i, want)
+			}
+		}
+	}
+	for i, rows := range seen {
+		for pass := range slices.Chunk(rows, sizes[i]) {
+			slices.Sort(pass)
+			if len(slices.Compact(pass)) != len(pass) {
+				t.Errorf("task %d: a row comes again before all have come", i)
+			}
+		}
+	}
+	resumed, err := NewMixture(tasks, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 60 {
+		if _, err := resumed.Next(); err != nil { // ends in epoch 1, before the state
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		state := l.State()
+		a, err1 := l.Next()
+		if err := resumed.Restore(state); err != nil {
+			t.Fatal(err)
+		}
+		b, err2 := resumed.Next()
+		if diff := cmp.Diff(a, b); diff != "" || err1 != nil || err2 != nil {
+			t.Fatalf("batches differ: %v %v\n%s", err1, err2, diff)
+		}
+		if err := l.Restore(State{Epoch: 0, Batch: 5, Digest: state.Digest}); err != nil { // back in time
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestLoaderRefusesForeignState(t *testing.T) {

@@ -241,7 +241,7 @@ func TestOptions(t *testing.T) {
 	}
 	for _, want := range []config.Option{
 		{Path: "seed", Type: "integer", Default: "42", Doc: "start of every random number"},
-		{Path: "parameters.method", Type: "text", Default: "lora", Enum: []string{"full", "lora"}, Doc: "full trains the model's own weights; lora adds thin trainable matrices"},
+		{Path: "parameters.method", Type: "text", Default: "lora", Enum: []string{"full", "lora"}, Doc: "full: trains the model's own weights; lora: adds thin trainable matrices"},
 		{Path: "parameters.rank", Choice: "parameters.method", Variant: "lora", Type: "integer", Default: "8", Doc: "rank of the update", Min: ">= 1"},
 		{Path: "parameters.dropout", Choice: "parameters.method", Variant: "lora", Type: "number", Default: "0", Doc: "share of inputs dropped in training", Min: ">= 0", Max: "< 1"},
 		{Path: "parameters.start.deviation", Choice: "parameters.start.kind", Variant: "gaussian", Type: "number", Default: "0.02", Doc: "standard deviation", Min: "> 0"},

@@ -275,26 +275,23 @@ func entries(f *form, v reflect.Value, visit func(key string, value reflect.Valu
 	}
 }
 
-// check asks for what is required and lets the sections judge themselves. A section with a mistake in one of its own
-// keys does not: it would judge a default that nobody meant.
+// check asks for what is required and lets the sections judge themselves. Where a key has a mistake of its own the
+// judges see its default, and what they say of that key is left out.
 func (d *decoder) check(path string, f *form, v reflect.Value) {
 	switch f.shape {
 	case section:
-		sound := true
 		for _, fd := range f.fields {
 			at, value := join(path, fd.name), v.FieldByIndex(fd.index)
 			if d.failed[at] {
-				sound = false
 				continue
 			}
 			if fd.required && missing(fd.form, value) {
 				d.fail(d.marks.near(at), at, "is required: %s", fd.doc)
-				sound = false
 				continue
 			}
 			d.check(at, fd.form, value)
 		}
-		if judge, ok := v.Addr().Interface().(Validator); ok && sound {
+		if judge, ok := v.Addr().Interface().(Validator); ok {
 			for _, p := range judge.Validate() {
 				at := join(path, p.Key)
 				if !d.failed[at] {

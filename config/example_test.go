@@ -35,7 +35,7 @@ func ExampleSchema_Load() {
 	//
 	// # what moves
 	// parameters:
-	//   # lora thin matrices (one of lora)
+	//   # lora: thin matrices
 	//   method: lora
 	//   # rank of the update (>= 1)
 	//   rank: 32

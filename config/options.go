@@ -106,7 +106,7 @@ func walkVariants(p place, visit func(place)) {
 func chooser(fd field) field {
 	docs := make([]string, len(fd.form.variants))
 	for i, v := range fd.form.variants {
-		docs[i] = v.Name + " " + v.Doc
+		docs[i] = v.Name + ": " + v.Doc
 	}
 	return field{
 		name: fd.form.key, doc: strings.Join(docs, "; "), required: fd.required,

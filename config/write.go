@@ -107,6 +107,19 @@ func (p *printer) comment(indent string, fd field) {
 	if len(notes) > 0 {
 		text += " (" + strings.Join(notes, "; ") + ")"
 	}
+	p.prose(indent, text)
+}
+
+// variants lists what a choice may be, a line each.
+func (p *printer) variants(indent string, fd field) {
+	for _, v := range fd.form.variants {
+		if !p.silent {
+			p.prose(indent, v.Name+": "+v.Doc)
+		}
+	}
+}
+
+func (p *printer) prose(indent, text string) {
 	for _, l := range wrap(text, 110-len(indent)) {
 		p.line(indent, "# "+l)
 	}
@@ -136,13 +149,13 @@ func (p *printer) choice(path, indent string, fd field, v, usual reflect.Value) 
 	if chosen == nil {
 		p.with(true, indent, func() {
 			p.line(indent, fd.name+":")
-			p.comment(indent+"  ", chooser(fd))
+			p.variants(indent+"  ", fd)
 			p.line(indent+"  ", fd.form.key+": "+quote(fd.form.variants[0].Name))
 		})
 		return
 	}
 	p.line(indent, fd.name+":")
-	p.comment(indent+"  ", chooser(fd))
+	p.variants(indent+"  ", fd)
 	p.line(indent+"  ", fd.form.key+": "+quote(c.Name))
 	standard := reflect.ValueOf(chosen.New()).Elem()
 	settle(chosen.form, standard)

@@ -1,8 +1,11 @@
 // Package quant holds the formats in which numbers are stored: plain floats and integers, the block formats of ggml
-// (Q8_0, Q4_0 ..., a scale and small integers per block) and those of bitsandbytes. A block format loses
-// accuracy; MaxError says how much.
+// (Q8_0, Q4_0 ..., a scale and small integers per block), and those of bitsandbytes (NF4, FP4, 8-bit code books,
+// int8 rows). A block format loses accuracy; MaxError says how much.
 //
-// Names, layouts and rounding are those of ggml and bitsandbytes, bit for bit: files written here are read there.
+// A Format is self-contained: block after block, each with its scale, so a part of a tensor is a part of its bytes.
+// FourBit, Blockwise and Int8Rows are bitsandbytes' own forms, which keep codes and scales apart.
+//
+// Layouts and rounding are those of ggml and bitsandbytes, bit for bit: what is written here is read there.
 package quant
 
 import (
@@ -42,6 +45,9 @@ const (
 	Q4_K // 256 elements in 8 sub-blocks of 6-bit scale and minimum, 4 bits
 	Q5_K // 256 elements in 8 sub-blocks of 6-bit scale and minimum, 5 bits
 	Q6_K // 256 elements in 16 sub-blocks of 8-bit scale, 6 bits from −32 to 31
+
+	NF4 // 64 elements: F32 scale, 4-bit codes of NF4Book, the first of two in the upper half of a byte
+	FP4 // the same, with FP4Book
 
 	formats // how many there are
 )
@@ -90,6 +96,9 @@ var codecs = [formats]codec{
 	Q4_K: {"Q4_K", 256, 144, decodeQ4K, nil, 0},
 	Q5_K: {"Q5_K", 256, 176, decodeQ5K, nil, 0},
 	Q6_K: {"Q6_K", 256, 210, decodeQ6K, nil, 0},
+	// Half the widest gap between two entries.
+	NF4: {"NF4", fourBitBlock, fourBitBytes, decodeNF4, encodeNF4, (1 - 0.6961928) / 2},
+	FP4: {"FP4", fourBitBlock, fourBitBytes, decodeFP4, encodeFP4, 1.0 / 6},
 }
 
 // Formats lists all formats.

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"slices"
 	"unicode"
 	"unicode/utf8"
 )
@@ -21,66 +20,68 @@ type addedToken struct {
 type addedTokens struct {
 	list            []addedToken
 	raw, normalized finder
-	byID            map[int]string
 	byText          map[string]int
-	special         map[string]bool // by content
+	byID            map[int]string // as the text that the finder looks for: decoding gives the normalized form
+	special         map[string]bool
 	limit           int
 }
 
 // newAddedTokens gives the tokens their ids: that of the model's vocabulary where it holds the content, else the
-// next free one after it, in the order of the list, as the Hugging Face library does.
+// next free one after it, in the order of the list, as the Hugging Face library does. Of two tokens with the same
+// content the last counts.
 func newAddedTokens(list []addedToken, m model, norm normalizer) *addedTokens {
-	a := &addedTokens{byID: map[int]string{}, byText: map[string]int{}, special: map[string]bool{}}
+	a := &addedTokens{byText: map[string]int{}, byID: map[int]string{}, special: map[string]bool{}}
 	next := m.count()
+	place := map[string]int{} // in a.list
 	for _, tok := range list {
 		if tok.Content == "" {
 			continue
 		}
-		id, known := a.byText[tok.Content]
-		if !known {
-			if id, known = m.id(tok.Content); !known {
+		i, twice := place[tok.Content]
+		if !twice {
+			i = len(a.list)
+			place[tok.Content] = i
+			id, known := m.id(tok.Content)
+			if !known {
 				id = next
 			}
+			next = max(next, id+1)
+			a.limit = max(a.limit, id+1)
+			a.byText[tok.Content] = id
+			a.list = append(a.list, tok)
 		}
-		tok.ID = id
-		next = max(next, id+1)
-		a.byText[tok.Content] = id
-		a.byID[id] = tok.Content
-		a.limit = max(a.limit, id+1)
+		tok.ID = a.byText[tok.Content]
+		a.list[i] = tok
 		if tok.Special {
 			a.special[tok.Content] = true
-		}
-		if i := slices.IndexFunc(a.list, func(o addedToken) bool { return o.Content == tok.Content }); i >= 0 {
-			a.list[i] = tok
-		} else {
-			a.list = append(a.list, tok)
 		}
 	}
 	for i := range a.list {
 		tok := &a.list[i]
-		if !tok.Normalized {
-			a.raw.add(tok.Content, tok)
-			continue
+		pattern, in := text{s: tok.Content}, &a.raw
+		if tok.Normalized {
+			in = &a.normalized
+			if norm != nil {
+				norm.normalize(&pattern)
+			}
 		}
-		pattern := text{s: tok.Content}
-		if norm != nil {
-			norm.normalize(&pattern)
-		}
-		a.normalized.add(pattern.s, tok)
+		in.add(pattern.s, tok)
+		a.byID[tok.ID] = pattern.s
 	}
 	return a
 }
 
-// finder cuts a text at tokens: the leftmost, and of those the longest. It is a trie over bytes whose root says
-// at once where no token can begin.
+// finder cuts a text at tokens: the leftmost, and of those the longest. It is a trie over bytes, children in a
+// chain of siblings.
 type finder struct {
-	nodes []trieNode
-	first [256]bool
+	root  [256]int32 // index into nodes, 0 for none
+	nodes []trieNode // node 0 is not used
 }
 
 type trieNode struct {
-	next map[byte]int32
-	tok  *addedToken
+	child, sibling int32
+	tok            *addedToken
+	c              byte
 }
 
 func (f *finder) add(pattern string, tok *addedToken) {
@@ -90,17 +91,16 @@ func (f *finder) add(pattern string, tok *addedToken) {
 	if len(f.nodes) == 0 {
 		f.nodes = append(f.nodes, trieNode{})
 	}
-	f.first[pattern[0]] = true
-	at := int32(0)
-	for i := 0; i < len(pattern); i++ {
-		to, ok := f.nodes[at].next[pattern[i]]
-		if !ok {
-			to = int32(len(f.nodes))
-			f.nodes = append(f.nodes, trieNode{})
-			if f.nodes[at].next == nil {
-				f.nodes[at].next = map[byte]int32{}
-			}
-			f.nodes[at].next[pattern[i]] = to
+	at := f.root[pattern[0]]
+	if at == 0 {
+		at = f.grow(pattern[0], 0)
+		f.root[pattern[0]] = at
+	}
+	for i := 1; i < len(pattern); i++ {
+		to := f.child(at, pattern[i])
+		if to == 0 {
+			to = f.grow(pattern[i], f.nodes[at].child)
+			f.nodes[at].child = to
 		}
 		at = to
 	}
@@ -109,18 +109,30 @@ func (f *finder) add(pattern string, tok *addedToken) {
 	}
 }
 
+func (f *finder) grow(c byte, sibling int32) int32 {
+	f.nodes = append(f.nodes, trieNode{c: c, sibling: sibling})
+	return int32(len(f.nodes) - 1)
+}
+
+func (f *finder) child(at int32, c byte) int32 {
+	to := f.nodes[at].child
+	for to != 0 && f.nodes[to].c != c {
+		to = f.nodes[to].sibling
+	}
+	return to
+}
+
 // longest returns the longest token that begins s, and the length of its pattern.
 func (f *finder) longest(s string) (tok *addedToken, n int) {
-	at := int32(0)
-	for i := 0; i < len(s); i++ {
-		to, ok := f.nodes[at].next[s[i]]
-		if !ok {
+	at := f.root[s[0]]
+	for i := 1; at != 0; i++ {
+		if f.nodes[at].tok != nil {
+			tok, n = f.nodes[at].tok, i
+		}
+		if i == len(s) {
 			break
 		}
-		at = to
-		if f.nodes[at].tok != nil {
-			tok, n = f.nodes[at].tok, i+1
-		}
+		at = f.child(at, s[i])
 	}
 	return tok, n
 }
@@ -130,7 +142,7 @@ func (f *finder) find(dst []cut, s string, literal bool) []cut {
 	done := 0 // s is cut up to here
 	if len(f.nodes) > 0 {
 		for i := 0; i < len(s); {
-			if !f.first[s[i]] {
+			if f.root[s[i]] == 0 {
 				i++
 				continue
 			}

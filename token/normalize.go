@@ -8,134 +8,176 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// normalizer changes a text and keeps where each byte comes from.
-type normalizer func(aligned) aligned
+// normalizer changes a text before it is cut.
+type normalizer interface {
+	normalize(t *text)
+}
 
-// byForm is one of Unicode's normal forms, with the decomposition that it starts from. A character of the result
-// covers one character of the original, as in the tokenizers library: composing takes that of the first part, and
-// what a decomposition adds takes that of the character before it.
-func byForm(f, decomposition norm.Form) normalizer {
-	return func(a aligned) aligned {
-		if f.IsNormalString(a.text) {
-			return a
-		}
-		var b builder
-		for at := 0; at < len(a.text); {
-			n := f.NextBoundaryInString(a.text[at:], true)
-			if n <= 0 {
-				n = len(a.text) - at
-			}
-			segment(&b, a, at, at+n, f, decomposition)
-			at += n
-		}
-		return b.done(a)
+type normSequence []normalizer
+
+func (n normSequence) normalize(t *text) {
+	for _, each := range n {
+		each.normalize(t)
 	}
 }
 
-// decomposed is a character of a decomposition; added says that it is not the first of its original.
-type decomposed struct {
-	r     rune
-	class uint8
-	added bool
-	used  bool
+// form is one of Unicode's normalization forms.
+type form struct {
+	form    norm.Form
+	compose bool
 }
 
-// segment normalises bytes lo … hi, which do not interact with what lies around them.
-func segment(b *builder, a aligned, lo, hi int, f, decomposition norm.Form) {
-	text := a.text[lo:hi]
-	result := f.String(text)
-	if result == text {
-		for i, r := range text {
-			b.add(a, string(r), lo+i, lo+i+utf8.RuneLen(r))
-		}
+var nfc = form{norm.NFC, true}
+
+func (n form) normalize(t *text) {
+	if n.form.IsNormalString(t.s) {
 		return
 	}
-	var parts []decomposed
-	for _, r := range text {
-		for i, d := range []rune(decomposition.String(string(r))) {
-			parts = append(parts, decomposed{r: d, class: norm.NFD.PropertiesString(string(d)).CCC(), added: i > 0})
-		}
+	changes := decompose(t.s, n.form)
+	if n.compose {
+		changes = compose(changes)
 	}
-	sortMarks(parts)
-	at := lo // the original's character that the next one takes
-	last := lo
-	for _, r := range result {
-		change := 0
-		for i, d := range []rune(decomposition.String(string(r))) {
-			if i > 0 {
-				change--
+	t.transform(changes)
+}
+
+// decompose writes every character as its full decomposition, marks in canonical order. What a character brings
+// beyond its first is inserted.
+func decompose(s string, f norm.Form) []change {
+	out := make([]change, 0, len(s))
+	canonical := norm.NFD
+	if f == norm.NFKC || f == norm.NFKD {
+		canonical = norm.NFKD
+	}
+	ready := 0 // out[ready:] are marks that may still move
+	for i, r := range s {
+		full := canonical.PropertiesString(s[i : i+utf8.RuneLen(r)]).Decomposition()
+		var rs []rune
+		if len(full) > 0 {
+			rs = []rune(string(full))
+		} else {
+			rs = decomposeHangul(r)
+		}
+		for k, d := range rs {
+			c := change{r: d}
+			if k > 0 {
+				c.kind = 1
 			}
-			for k := range parts {
-				if !parts[k].used && parts[k].r == d {
-					parts[k].used = true
-					if parts[k].added {
-						change++
-					}
-					break
-				}
+			out = append(out, c)
+			class := combining(d)
+			if class == 0 {
+				ready = len(out)
+				continue
 			}
-		}
-		if change > 0 {
-			_, n := utf8.DecodeRuneInString(a.text[last:])
-			b.add(a, string(r), last, last+n)
-			continue
-		}
-		if at >= hi {
-			at = last
-		}
-		_, n := utf8.DecodeRuneInString(a.text[at:])
-		b.add(a, string(r), at, at+n)
-		last = at
-		for range 1 - change {
-			if at < hi {
-				_, n := utf8.DecodeRuneInString(a.text[at:])
-				last = at
-				at += n
+			for j := len(out) - 1; j > ready && combining(out[j-1].r) > class; j-- {
+				out[j], out[j-1] = out[j-1], out[j]
 			}
 		}
 	}
+	return out
 }
 
-// sortMarks puts each run of combining marks into canonical order.
-func sortMarks(parts []decomposed) {
-	for i := 1; i < len(parts); i++ {
-		for j := i; j > 0 && parts[j].class != 0 && parts[j-1].class > parts[j].class; j-- {
-			parts[j], parts[j-1] = parts[j-1], parts[j]
+func combining(r rune) uint8 {
+	if r < 0x300 {
+		return 0
+	}
+	var b [utf8.UTFMax]byte
+	return norm.NFD.Properties(b[:utf8.EncodeRune(b[:], r)]).CCC()
+}
+
+// Hangul syllables are composed by arithmetic (The Unicode Standard, 3.12).
+const (
+	hangulS, hangulL, hangulV, hangulT = 0xAC00, 0x1100, 0x1161, 0x11A7
+	countL, countV, countT             = 19, 21, 28
+)
+
+func decomposeHangul(r rune) []rune {
+	s := r - hangulS
+	if s < 0 || s >= countL*countV*countT {
+		return []rune{r}
+	}
+	out := []rune{hangulL + s/(countV*countT), hangulV + s%(countV*countT)/countT}
+	if t := s % countT; t > 0 {
+		out = append(out, hangulT+t)
+	}
+	return out
+}
+
+// composePair returns the primary composite of two characters, 0 for none.
+func composePair(a, b rune) rune {
+	switch {
+	case a >= hangulL && a < hangulL+countL && b >= hangulV && b < hangulV+countV:
+		return hangulS + ((a-hangulL)*countV+(b-hangulV))*countT
+	case a >= hangulS && a < hangulS+countL*countV*countT && (a-hangulS)%countT == 0 && b > hangulT && b < hangulT+countT:
+		return a + b - hangulT
+	case b < 0x300:
+		return 0
+	}
+	s := norm.NFC.String(string(a) + string(b))
+	if r, n := utf8.DecodeRuneInString(s); n == len(s) {
+		return r
+	}
+	return 0
+}
+
+// compose joins characters to composites; a composite takes the place of its first character and drops the rest.
+func compose(in []change) []change {
+	out := in[:0]
+	starter := -1 // index in out that characters compose with
+	var last uint8
+	for _, c := range in {
+		class := combining(c.r)
+		if starter >= 0 && (len(out) == starter+1 || last < class && last != 0) {
+			if r := composePair(out[starter].r, c.r); r != 0 {
+				out[starter].r = r
+				out[starter].kind += c.kind - 1
+				continue
+			}
+		}
+		if class == 0 {
+			starter = len(out)
+		}
+		last = class
+		out = append(out, c)
+	}
+	return out
+}
+
+// lowercase maps each character to small letters by itself; the final sigma has no rule.
+type lowercase struct{}
+
+func (lowercase) normalize(t *text) {
+	same := func(r rune) bool { return unicode.ToLower(r) == r }
+	if strings.IndexFunc(t.s, func(r rune) bool { return !same(r) }) < 0 {
+		return
+	}
+	e := newEditor(t, len(t.s)+8)
+	for i, r := range t.s {
+		switch {
+		case same(r):
+			e.copy(i, i+utf8.RuneLen(r))
+		case r == 'İ':
+			e.putString("i\u0307", i)
+		default:
+			e.putString(string(unicode.ToLower(r)), i)
 		}
 	}
+	*t = e.text()
 }
 
-// lowercase changes each character by its full lower-case mapping.
-func lowercase(a aligned) aligned {
-	if strings.IndexFunc(a.text, func(r rune) bool { return unicode.ToLower(r) != r || r == 'İ' }) < 0 {
-		return a
+func newNormalizer(c *component) (normalizer, error) {
+	switch c.kind {
+	case "Sequence":
+		return sequenceOf(c, "normalizers", newNormalizer, func(n []normalizer) normalizer { return normSequence(n) })
+	case "NFC":
+		return nfc, nil
+	case "NFD":
+		return form{norm.NFD, false}, nil
+	case "NFKC":
+		return form{norm.NFKC, true}, nil
+	case "NFKD":
+		return form{norm.NFKD, false}, nil
+	case "Lowercase":
+		return lowercase{}, nil
 	}
-	var b builder
-	for at, r := range a.text {
-		low := string(unicode.ToLower(r))
-		if r == 'İ' {
-			low = "i̇"
-		}
-		b.add(a, low, at, at+utf8.RuneLen(r))
-	}
-	return b.done(a)
-}
-
-// builder collects a changed text.
-type builder struct {
-	text     strings.Builder
-	from, to []int
-}
-
-// add appends text that stands for bytes lo … hi of a.
-func (b *builder) add(a aligned, text string, lo, hi int) {
-	start, end := a.span(lo, hi)
-	b.text.WriteString(text)
-	for range len(text) {
-		b.from, b.to = append(b.from, start-a.offset), append(b.to, end-a.offset)
-	}
-}
-
-func (b *builder) done(a aligned) aligned {
-	return aligned{text: b.text.String(), offset: a.offset, from: b.from, to: b.to}
+	return nil, c.unknown("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 }

@@ -2,327 +2,345 @@ package token
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 
-	"golang.org/x/text/unicode/norm"
+	"tunesmith/internal/nearest"
 )
 
-// Open reads a tokenizer.json (also gzipped), or that of a directory with the special tokens that its
-// tokenizer_config.json names.
-func Open(path string) (*Tokenizer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("tokenizer: %w", err)
-	}
-	dir := path
-	if info.IsDir() {
-		path = filepath.Join(path, "tokenizer.json")
-	} else {
-		dir = filepath.Dir(path)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("tokenizer: %w", err)
-	}
-	if strings.HasSuffix(path, ".gz") {
-		const most = 1 << 28
-		r, err := gzip.NewReader(bytes.NewReader(text))
-		if err != nil {
-			return nil, fmt.Errorf("tokenizer %s: %w", path, err)
-		}
-		if text, err = io.ReadAll(io.LimitReader(r, most)); err != nil {
-			return nil, fmt.Errorf("tokenizer %s: %w", path, err)
-		}
-	}
-	t, err := Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return t, t.readConfig(filepath.Join(dir, "tokenizer_config.json"))
-}
-
-// readConfig takes the names of the special tokens from a tokenizer_config.json, where there is one.
-func (t *Tokenizer) readConfig(path string) error {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("tokenizer: %w", err)
-	}
-	var c map[string]json.RawMessage
-	if err := json.Unmarshal(text, &c); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	for key, id := range map[string]*int{"bos_token": &t.bos, "eos_token": &t.eos, "pad_token": &t.pad} {
-		var name string
-		var object struct{ Content string }
-		if json.Unmarshal(c[key], &name) != nil {
-			if json.Unmarshal(c[key], &object) != nil {
-				continue
-			}
-			name = object.Content
-		}
-		if found, ok := t.ids[name]; ok {
-			*id = found
-		}
-	}
-	return nil
-}
-
-// Parse reads the text of a tokenizer.json.
-func Parse(text []byte) (*Tokenizer, error) {
-	var f struct {
-		Added  []addedToken    `json:"added_tokens"`
-		Norm   json.RawMessage `json:"normalizer"`
-		Pre    json.RawMessage `json:"pre_tokenizer"`
-		Post   json.RawMessage `json:"post_processor"`
-		Decode json.RawMessage `json:"decoder"`
-		Model  json.RawMessage `json:"model"`
-	}
-	if err := json.Unmarshal(text, &f); err != nil {
-		return nil, fmt.Errorf("tokenizer: %w", err)
-	}
-	t := &Tokenizer{added: f.Added, ids: map[string]int{}, bos: -1, eos: -1, pad: -1}
-	if err := t.parseModel(f.Model); err != nil {
-		return nil, fmt.Errorf("tokenizer: model: %w", err)
-	}
-	for _, a := range f.Added {
-		t.ids[a.Content] = a.ID
-	}
-	for _, part := range []struct {
-		name string
-		text json.RawMessage
-		read func(component) error
-	}{{"normalizer", f.Norm, t.parseNormalizer}, {"pre_tokenizer", f.Pre, t.parseSplit}, {"post_processor", f.Post, t.parsePost}, {"decoder", f.Decode, parseDecoder}} {
-		if err := each(part.text, part.read); err != nil {
-			return nil, fmt.Errorf("tokenizer: %s: %w", part.name, err)
-		}
-	}
-	return t, t.finish()
-}
-
-// component is a part of a tokenizer.json.
+// component is one part of tokenizer.json. Its getters keep the first error, which err returns.
 type component struct {
-	Type           string            `json:"type"`
-	Normalizers    []json.RawMessage `json:"normalizers"`
-	PreTokenizers  []json.RawMessage `json:"pretokenizers"`
-	Processors     []json.RawMessage `json:"processors"`
-	Decoders       []json.RawMessage `json:"decoders"`
-	Pattern        map[string]string `json:"pattern"`
-	Behavior       string            `json:"behavior"`
-	Invert         bool              `json:"invert"`
-	Individual     bool              `json:"individual_digits"`
-	AddPrefixSpace bool              `json:"add_prefix_space"`
-	UseRegex       *bool             `json:"use_regex"`
-	Single         []map[string]struct {
-		ID string `json:"id"`
-	} `json:"single"`
-	SpecialTokens map[string]struct {
-		IDs []int `json:"ids"`
-	} `json:"special_tokens"`
+	kind   string
+	fields map[string]json.RawMessage
+	first  error
 }
 
-// each reads a component, or the parts of a sequence in their order.
-func each(text json.RawMessage, read func(component) error) error {
-	if len(text) == 0 || string(text) == "null" {
-		return nil
-	}
-	var c component
-	if err := json.Unmarshal(text, &c); err != nil {
+// UnmarshalJSON reads an object with a field type.
+func (c *component) UnmarshalJSON(b []byte) error {
+	if err := json.Unmarshal(b, &c.fields); err != nil {
 		return err
 	}
-	if c.Type != "Sequence" {
-		return read(c)
+	c.kind = c.text("type", "")
+	return c.first
+}
+
+func (c *component) err() error {
+	if c.first == nil {
+		return nil
 	}
-	for _, part := range slices.Concat(c.Normalizers, c.PreTokenizers, c.Processors, c.Decoders) {
-		if err := each(part, read); err != nil {
+	return fmt.Errorf("%s: %w", c.kind, c.first)
+}
+
+// decode reads a field; v keeps its value where the field is absent or null.
+func (c *component) decode(key string, v any) {
+	raw, ok := c.fields[key]
+	if !ok || bytes.Equal(raw, []byte("null")) {
+		return
+	}
+	if err := json.Unmarshal(raw, v); err != nil && c.first == nil {
+		c.first = fmt.Errorf("%s: %w", key, err)
+	}
+}
+
+func (c *component) text(key, def string) string {
+	c.decode(key, &def)
+	return def
+}
+
+func (c *component) flag(key string, def bool) bool {
+	c.decode(key, &def)
+	return def
+}
+
+func (c *component) int(key string, def int) int {
+	c.decode(key, &def)
+	return def
+}
+
+func (c *component) fail(format string, args ...any) {
+	if c.first == nil {
+		c.first = fmt.Errorf(format, args...)
+	}
+}
+
+// tokenAndID reads a pair [token, id].
+func (c *component) tokenAndID(key string) int {
+	var pair []json.RawMessage
+	c.decode(key, &pair)
+	id := -1
+	if len(pair) != 2 || json.Unmarshal(pair[1], &id) != nil || id < 0 {
+		c.fail("%s: want [token, id]", key)
+	}
+	return id
+}
+
+// matcher reads the field pattern: {"String": s} or {"Regex": r}.
+func (c *component) matcher() (matcher, error) {
+	var p struct{ String, Regex *string }
+	c.decode("pattern", &p)
+	switch {
+	case c.first != nil:
+		return nil, c.err()
+	case p.String != nil:
+		return literal(*p.String), nil
+	case p.Regex != nil:
+		m, err := compile(*p.Regex)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.kind, err)
+		}
+		return m, nil
+	}
+	return nil, fmt.Errorf("%s: pattern: want {\"String\": …} or {\"Regex\": …}", c.kind)
+}
+
+// metaspace reads the settings of Metaspace, in the current form and the one before prepend_scheme.
+func (c *component) metaspace() (mark, scheme string, split bool) {
+	mark = c.text("replacement", c.text("str_rep", "▁"))
+	scheme = c.text("prepend_scheme", "always")
+	if !c.flag("add_prefix_space", true) {
+		if c.fields["prepend_scheme"] != nil && scheme != "never" {
+			c.fail("add_prefix_space false and prepend_scheme %q contradict each other", scheme)
+		}
+		scheme = "never"
+	}
+	if scheme != "always" && scheme != "first" && scheme != "never" {
+		c.fail("prepend_scheme: want always, first or never, have %q", scheme)
+	}
+	return mark, scheme, c.flag("split", true)
+}
+
+// unknown is the error of a component whose type is none of the known ones.
+func (c *component) unknown(known ...string) error {
+	if c.kind == "" {
+		return errors.New("no type")
+	}
+	return fmt.Errorf("type %q is not supported%s (known: %s)", c.kind, nearest.Hint(c.kind, known), strings.Join(known, ", "))
+}
+
+// sequenceOf builds a Sequence from the components in field key.
+func sequenceOf[T any](c *component, key string, build func(*component) (T, error), join func([]T) T) (T, error) {
+	var zero T
+	var list []*component
+	c.decode(key, &list)
+	if c.first != nil {
+		return zero, c.err()
+	}
+	if c.fields[key] == nil {
+		return zero, fmt.Errorf("Sequence: no field %s", key)
+	}
+	parts := make([]T, len(list))
+	for i, each := range list {
+		if each == nil {
+			return zero, fmt.Errorf("%s[%d]: want an object, have null", key, i)
+		}
+		var err error
+		if parts[i], err = build(each); err != nil {
+			return zero, fmt.Errorf("%s[%d]: %w", key, i, err)
+		}
+	}
+	return join(parts), nil
+}
+
+// Parse reads tokenizer.json of the Hugging Face tokenizers library. Its settings for truncation and padding are
+// left to the caller.
+func Parse(data []byte) (*Tokenizer, error) {
+	var file struct {
+		AddedTokens   []addedToken `json:"added_tokens"`
+		Normalizer    *component   `json:"normalizer"`
+		PreTokenizer  *component   `json:"pre_tokenizer"`
+		Model         *component   `json:"model"`
+		PostProcessor *component   `json:"post_processor"`
+		Decoder       *component   `json:"decoder"`
+	}
+	if err := json.Unmarshal(data, &file); err != nil {
+		return nil, fmt.Errorf("tokenizer.json: %w", err)
+	}
+	if file.Model == nil {
+		return nil, errors.New("tokenizer.json: no field model")
+	}
+	t := &Tokenizer{bos: -1, eos: -1, pad: -1}
+	var err error
+	fail := func(field string) (*Tokenizer, error) {
+		return nil, fmt.Errorf("tokenizer.json: %s: %w", field, err)
+	}
+	if t.model, err = newModel(file.Model); err != nil {
+		return fail("model")
+	}
+	if file.Normalizer != nil {
+		if t.norm, err = newNormalizer(file.Normalizer); err != nil {
+			return fail("normalizer")
+		}
+	}
+	if file.PreTokenizer != nil {
+		if t.pre, err = newPreTokenizer(file.PreTokenizer); err != nil {
+			return fail("pre_tokenizer")
+		}
+	}
+	if file.PostProcessor != nil {
+		if t.post, err = newPostProcessor(file.PostProcessor); err != nil {
+			return fail("post_processor")
+		}
+	}
+	if file.Decoder != nil {
+		if t.dec, err = newDecoder(file.Decoder); err != nil {
+			return fail("decoder")
+		}
+	}
+	t.added = newAddedTokens(file.AddedTokens, t.model, t.norm)
+	t.useBytes()
+	return t, nil
+}
+
+// useBytes lets a BPE model behind a ByteLevel pre-tokenizer work on bytes instead of characters of the byte alphabet.
+func (t *Tokenizer) useBytes() {
+	last := t.pre
+	if s, ok := last.(preSequence); ok && len(s) > 0 {
+		last = s[len(s)-1]
+	}
+	level, ok := last.(*byteLevel)
+	if !ok {
+		return
+	}
+	if m, ok := t.model.(*bpe); ok && m.setBytes() {
+		level.raw = true
+	}
+}
+
+func newModel(c *component) (model, error) {
+	kind := c.kind
+	if kind == "" && c.fields["merges"] != nil {
+		kind = "BPE" // files of the first versions name no type
+	}
+	switch kind {
+	case "BPE":
+		return newModelBPE(c)
+	}
+	return nil, c.unknown("BPE", "WordPiece", "WordLevel", "Unigram")
+}
+
+// mergePair reads "a b" or ["a", "b"].
+type mergePair [2]string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *mergePair) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		var s string
+		if err := json.Unmarshal(b, &s); err != nil {
 			return err
 		}
+		pair, err := splitMerge(s)
+		*p = pair
+		return err
 	}
+	var parts []string
+	if err := json.Unmarshal(b, &parts); err != nil {
+		return err
+	}
+	if len(parts) != 2 {
+		return fmt.Errorf("merge %q: want two tokens", parts)
+	}
+	*p = mergePair{parts[0], parts[1]}
 	return nil
 }
 
-func (t *Tokenizer) parseNormalizer(c component) error {
-	switch c.Type {
-	case "NFC":
-		t.normalize = append(t.normalize, byForm(norm.NFC, norm.NFD))
-	case "NFD":
-		t.normalize = append(t.normalize, byForm(norm.NFD, norm.NFD))
-	case "NFKC":
-		t.normalize = append(t.normalize, byForm(norm.NFKC, norm.NFKD))
-	case "NFKD":
-		t.normalize = append(t.normalize, byForm(norm.NFKD, norm.NFKD))
-	case "Lowercase":
-		t.normalize = append(t.normalize, lowercase)
-	default:
-		return fmt.Errorf("%q is not supported", c.Type)
+func splitMerge(line string) ([2]string, error) {
+	a, b, ok := strings.Cut(line, " ")
+	if !ok || strings.Contains(b, " ") {
+		return [2]string{}, fmt.Errorf("merge %q: want two tokens with a space between", line)
 	}
-	return nil
+	return [2]string{a, b}, nil
 }
 
-func (t *Tokenizer) parseSplit(c component) error {
-	var find func(text string, match func(lo, hi int))
-	var err error
-	switch c.Type {
-	case "ByteLevel":
-		if c.AddPrefixSpace {
-			return errors.New("ByteLevel with add_prefix_space is not supported")
-		}
-		if c.UseRegex != nil && !*c.UseRegex {
-			return nil
-		}
-		c.Behavior = "Isolated"
-		find, err = byPattern(gpt2Pattern)
-	case "Digits":
-		c.Behavior = "Contiguous"
-		if c.Individual {
-			c.Behavior = "Isolated"
-		}
-		find = byClass(isNumeric, true)
-	case "Punctuation":
-		if c.Behavior == "" {
-			c.Behavior = "Isolated"
-		}
-		find = byClass(isPunctuation, true)
-	case "Split":
-		if p, ok := c.Pattern["Regex"]; ok {
-			find, err = byPattern(p)
-		} else if p, ok := c.Pattern["String"]; ok {
-			find = byText(p)
-		} else {
-			return errors.New("Split without a pattern")
-		}
-	default:
-		return fmt.Errorf("%q is not supported", c.Type)
+func newModelBPE(c *component) (*bpe, error) {
+	var vocab map[string]int32
+	var merges []mergePair
+	c.decode("vocab", &vocab)
+	c.decode("merges", &merges)
+	if c.first != nil {
+		return nil, c.err()
 	}
+	pairs := make([][2]string, 0, len(merges))
+	for _, p := range merges {
+		pairs = append(pairs, p)
+	}
+	m, err := newBPE(vocab, pairs, c.text("continuing_subword_prefix", ""))
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("BPE: %w", err)
 	}
-	s, err := bySplit(find, c.Behavior, c.Invert)
-	t.split = append(t.split, s)
-	return err
-}
-
-func (t *Tokenizer) parsePost(c component) error {
-	switch c.Type {
-	case "ByteLevel":
-		return nil
-	case "TemplateProcessing":
-	default:
-		return fmt.Errorf("%q is not supported", c.Type)
-	}
-	to := &t.before
-	for _, part := range c.Single {
-		if _, ok := part["Sequence"]; ok {
-			to = &t.after
-			continue
-		}
-		*to = append(*to, c.SpecialTokens[part["SpecialToken"].ID].IDs...)
-	}
-	return nil
-}
-
-func parseDecoder(c component) error {
-	if c.Type != "ByteLevel" {
-		return fmt.Errorf("%q is not supported", c.Type)
-	}
-	return nil
-}
-
-func (t *Tokenizer) parseModel(text json.RawMessage) error {
-	var m struct {
-		Type         string          `json:"type"`
-		Vocab        map[string]int  `json:"vocab"`
-		Merges       json.RawMessage `json:"merges"`
-		Dropout      *float64        `json:"dropout"`
-		Unknown      *string         `json:"unk_token"`
-		Prefix       string          `json:"continuing_subword_prefix"`
-		Suffix       string          `json:"end_of_word_suffix"`
-		ByteFallback bool            `json:"byte_fallback"`
-		IgnoreMerges bool            `json:"ignore_merges"`
-	}
-	var kind struct{ Type string }
-	if err := json.Unmarshal(text, &kind); err != nil {
-		return err
-	}
-	if kind.Type != "BPE" && kind.Type != "" { // files before 2020 do not name the type
-		return fmt.Errorf("%q is not supported", kind.Type)
-	}
-	if err := json.Unmarshal(text, &m); err != nil {
-		return err
-	}
-	switch {
-	case m.Suffix != "" || m.Prefix != "":
-		return errors.New("BPE with a subword prefix or an end-of-word suffix is not supported")
-	case m.ByteFallback:
-		return errors.New("BPE with byte_fallback is not supported")
-	}
-	merges, err := parseMerges(m.Merges)
-	if err != nil {
-		return err
-	}
-	return t.setBPE(m.Vocab, merges, m.IgnoreMerges)
-}
-
-// parseMerges reads merges as pairs, or in the older form of one text with a blank.
-func parseMerges(text json.RawMessage) ([][2]string, error) {
-	var pairs [][2]string
-	if json.Unmarshal(text, &pairs) == nil {
-		return pairs, nil
-	}
-	var lines []string
-	if err := json.Unmarshal(text, &lines); err != nil {
-		return nil, fmt.Errorf("merges: %w", err)
-	}
-	return splitMerges(lines)
-}
-
-func splitMerges(lines []string) ([][2]string, error) {
-	pairs := make([][2]string, 0, len(lines))
-	for i, l := range lines {
-		a, b, ok := strings.Cut(l, " ")
+	m.suffix = c.text("end_of_word_suffix", "")
+	m.fuseUnk = c.flag("fuse_unk", false)
+	m.byteFallback = c.flag("byte_fallback", false)
+	m.ignoreMerges = c.flag("ignore_merges", false)
+	if unk := c.text("unk_token", ""); unk != "" {
+		id, ok := vocab[unk]
 		if !ok {
-			return nil, fmt.Errorf("merge %d: want two tokens with a blank between, have %q", i, l)
+			return nil, fmt.Errorf("BPE: unk_token %q is not in the vocabulary", unk)
 		}
-		pairs = append(pairs, [2]string{a, b})
+		m.unk = id
 	}
-	return pairs, nil
+	return m, c.err()
 }
 
-// setBPE sets the model from a vocabulary in the printable spelling of bytes.
-func (t *Tokenizer) setBPE(vocab map[string]int, merges [][2]string, ignoreMerges bool) error {
-	b := &bpe{ids: make(map[string]int, len(vocab)), ranks: make(map[[2]int]rank, len(merges)), ignoreMerges: ignoreMerges,
-		cache: map[string][]int{}}
-	for token, id := range vocab {
-		t.ids[token] = id
-		b.ids[string(decodeBytes(nil, token))] = id
+func newPreTokenizer(c *component) (preTokenizer, error) {
+	switch c.kind {
+	case "Sequence":
+		return sequenceOf(c, "pretokenizers", newPreTokenizer, func(p []preTokenizer) preTokenizer { return preSequence(p) })
+	case "ByteLevel":
+		return &byteLevel{prefix: c.flag("add_prefix_space", true), regex: c.flag("use_regex", true)}, c.err()
+	case "Split":
+		m, err := c.matcher()
+		if err != nil {
+			return nil, err
+		}
+		return &splitter{m, c.behavior("Isolated"), c.flag("invert", false)}, c.err()
+	case "Digits":
+		b := contiguous
+		if c.flag("individual_digits", false) {
+			b = isolated
+		}
+		return &splitter{pattern: runeMatcher(isNumeric), behavior: b}, c.err()
+	case "Whitespace":
+		return &splitter{pattern: whitespaceWords{}, behavior: removed, invert: true}, nil
+	case "WhitespaceSplit":
+		return &splitter{pattern: runeMatcher(isSpace), behavior: removed}, nil
+	case "Punctuation":
+		return &splitter{pattern: runeMatcher(isPunctuation), behavior: c.behavior("Isolated")}, c.err()
+	case "BertPreTokenizer":
+		return preSequence{
+			&splitter{pattern: runeMatcher(isSpace), behavior: removed},
+			&splitter{pattern: runeMatcher(isPunctuation), behavior: isolated},
+		}, nil
+	case "CharDelimiterSplit":
+		d := c.text("delimiter", "")
+		if len([]rune(d)) != 1 {
+			c.fail("delimiter: want one character, have %q", d)
+		}
+		return &splitter{pattern: literal(d), behavior: removed}, c.err()
+	case "Metaspace":
+		mark, scheme, split := c.metaspace()
+		return &metaspace{mark, scheme, split}, c.err()
+	case "UnicodeScripts":
+		return scripts{}, nil
+	case "FixedLength":
+		n := c.int("length", 5)
+		if n < 1 {
+			c.fail("length: want >= 1, have %d", n)
+		}
+		return fixedLength(n), c.err()
 	}
-	for c, r := range byteRunes {
-		b.single[c] = -1
-		if id, ok := vocab[string(r)]; ok {
-			b.single[c] = id
+	return nil, c.unknown("Sequence", "ByteLevel", "Split", "Digits", "Whitespace", "WhitespaceSplit", "Punctuation",
+		"BertPreTokenizer", "CharDelimiterSplit", "Metaspace", "UnicodeScripts", "FixedLength")
+}
+
+func (c *component) behavior(def string) behavior {
+	name := c.text("behavior", def)
+	for i, b := range behaviors {
+		if b == name {
+			return behavior(i)
 		}
 	}
-	for i, m := range merges {
-		l, okL := vocab[m[0]]
-		r, okR := vocab[m[1]]
-		id, ok := vocab[m[0]+m[1]]
-		if !okL || !okR || !ok {
-			return fmt.Errorf("merge %d: %q and %q, or the two together, are not in the vocabulary", i, m[0], m[1])
-		}
-		if _, ok := b.ranks[[2]int{l, r}]; !ok {
-			b.ranks[[2]int{l, r}] = rank{i, id}
-		}
-	}
-	t.model = b
-	return nil
+	c.fail("behavior: want one of %s, have %q", strings.Join(behaviors, ", "), name)
+	return removed
 }

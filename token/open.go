@@ -1,0 +1,118 @@
+package token
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// fileMost bounds the size of a tokenizer file, unpacked.
+const fileMost = 1 << 28
+
+// Open reads a tokenizer.json (also gzipped) or a directory that holds one. tokenizer_config.json beside it names
+// the special tokens, and whether begin and end of sequence are added.
+func Open(path string) (*Tokenizer, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer: %w", err)
+	}
+	if info.IsDir() {
+		path = filepath.Join(path, "tokenizer.json")
+	}
+	data, err := readFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer: %w", err)
+	}
+	t, err := Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	config := filepath.Join(filepath.Dir(path), "tokenizer_config.json")
+	if data, err = os.ReadFile(config); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return t, nil
+		}
+		return nil, fmt.Errorf("tokenizer: %w", err)
+	}
+	if err := t.configure(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", config, err)
+	}
+	return t, nil
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var r io.Reader = f
+	if strings.HasSuffix(path, ".gz") {
+		if r, err = gzip.NewReader(f); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	var b bytes.Buffer
+	if n, err := io.Copy(&b, io.LimitReader(r, fileMost+1)); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	} else if n > fileMost {
+		return nil, fmt.Errorf("%s: want at most %d bytes", path, fileMost)
+	}
+	return b.Bytes(), nil
+}
+
+// tokenName reads a special token of tokenizer_config.json: a string, or an object with its content.
+type tokenName string
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (n *tokenName) UnmarshalJSON(b []byte) error {
+	var s string
+	if json.Unmarshal(b, &s) == nil {
+		*n = tokenName(s)
+		return nil
+	}
+	var o struct {
+		Content string `json:"content"`
+	}
+	err := json.Unmarshal(b, &o)
+	*n = tokenName(o.Content)
+	return err
+}
+
+// configure applies tokenizer_config.json.
+func (t *Tokenizer) configure(data []byte) error {
+	var c struct {
+		BOS    tokenName `json:"bos_token"`
+		EOS    tokenName `json:"eos_token"`
+		Pad    tokenName `json:"pad_token"`
+		AddBOS *bool     `json:"add_bos_token"`
+		AddEOS *bool     `json:"add_eos_token"`
+	}
+	if err := json.Unmarshal(data, &c); err != nil {
+		return err
+	}
+	for _, s := range []struct {
+		name tokenName
+		id   *int
+	}{{c.BOS, &t.bos}, {c.EOS, &t.eos}, {c.Pad, &t.pad}} {
+		if s.name == "" {
+			continue
+		}
+		id, ok := t.ID(string(s.name))
+		if !ok {
+			return fmt.Errorf("special token %q is not in the vocabulary", s.name)
+		}
+		*s.id = id
+	}
+	if t.post == nil && (c.AddBOS != nil || c.AddEOS != nil) {
+		t.setAdded(c.AddBOS != nil && *c.AddBOS, c.AddEOS != nil && *c.AddEOS)
+	}
+	return nil
+}

@@ -1,0 +1,244 @@
+package token
+
+import "strings"
+
+// scanner is a pattern that matches everywhere: it returns the end of the piece that begins at i. Written by hand,
+// a scanner is several times faster than any engine of regular expressions with look-ahead.
+type scanner func(s string, i int) int
+
+func (f scanner) matches(s string, yield func(start, end int)) {
+	for i := 0; i < len(s); {
+		j := f(s, i)
+		yield(i, j)
+		i = j
+	}
+}
+
+// run returns the end of the run of characters of s from i on for which f holds.
+func (t *classes) run(s string, i int, f func(class) bool) int {
+	for i < len(s) {
+		c, n := t.at(s, i)
+		if !f(c) {
+			break
+		}
+		i += n
+	}
+	return i
+}
+
+func isLetter(c class) bool { return c.letter() }
+func isNumber(c class) bool { return c == numeral }
+func isPlain(c class) bool  { return c.plain() }
+
+// gpt2 is 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
+func gpt2(s string, i int) int {
+	if s[i] == '\'' {
+		if n := contraction(s[i+1:], false); n > 0 {
+			return i + 1 + n
+		}
+	}
+	t := classTable()
+	j := i
+	if s[i] == ' ' && i+1 < len(s) {
+		j++
+	}
+	c, n := t.at(s, j)
+	switch {
+	case c.letter():
+		return t.run(s, j+n, isLetter)
+	case c == numeral:
+		return t.run(s, j+n, isNumber)
+	case c != space:
+		return t.run(s, j+n, isPlain)
+	}
+	return t.spaces(s, i)
+}
+
+// spaces is \s+(?!\S)|\s+: a run of white space without its last character, unless the text or the run ends there.
+func (t *classes) spaces(s string, i int) int {
+	last := i
+	for j := i; j < len(s); {
+		c, n := t.at(s, j)
+		if c != space {
+			if last > i {
+				return last
+			}
+			return j
+		}
+		last = j
+		j += n
+	}
+	return len(s)
+}
+
+// contraction returns the length of s, t, re, ve, m, ll or d at the head of s, 0 for none. With fold, case is
+// ignored, also that of the long s (U+017F).
+func contraction(s string, fold bool) int {
+	if s == "" {
+		return 0
+	}
+	if fold && strings.HasPrefix(s, "\u017f") {
+		return len("\u017f")
+	}
+	lower := func(c byte) byte {
+		if fold && c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		return c
+	}
+	a := lower(s[0])
+	switch a {
+	case 's', 't', 'm', 'd':
+		return 1
+	}
+	if len(s) > 1 {
+		b := lower(s[1])
+		if (a == 'r' || a == 'v') && b == 'e' || a == 'l' && b == 'l' {
+			return 2
+		}
+	}
+	return 0
+}
+
+// cl100k returns the scanner for
+//
+//	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+//
+// Llama 3 has it with three digits, Qwen 2 with one.
+func cl100k(digits int) scanner {
+	t := classTable()
+	return func(s string, i int) int {
+		if s[i] == '\'' {
+			if n := contraction(s[i+1:], true); n > 0 {
+				return i + 1 + n
+			}
+		}
+		c, n := t.at(s, i)
+		if c.letter() {
+			return t.run(s, i+n, isLetter)
+		}
+		if c == numeral {
+			return t.numbers(s, i, digits)
+		}
+		if s[i] != '\r' && s[i] != '\n' && i+n < len(s) {
+			if d, m := t.at(s, i+n); d.letter() {
+				return t.run(s, i+n+m, isLetter)
+			} else if s[i] == ' ' && d.plain() {
+				return newlines(s, t.run(s, i+n+m, isPlain), false)
+			}
+		}
+		if c != space {
+			return newlines(s, t.run(s, i+n, isPlain), false)
+		}
+		return t.lines(s, i)
+	}
+}
+
+// o200k is the pattern of GPT-4o, which cuts before a capital inside a word:
+//
+//	[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
+//	[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
+//	\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
+func o200k(s string, i int) int {
+	t := classTable()
+	c, n := t.at(s, i)
+	if c == numeral {
+		return t.numbers(s, i, 3)
+	}
+	lead := !c.letter() && s[i] != '\r' && s[i] != '\n'
+	var end int
+	if lead {
+		end = t.caseWord(s, i+n, true)
+	}
+	if end == 0 {
+		end = t.caseWord(s, i, true)
+	}
+	if end == 0 && lead {
+		end = t.caseWord(s, i+n, false)
+	}
+	if end == 0 {
+		end = t.caseWord(s, i, false)
+	}
+	if end > 0 {
+		if end < len(s) && s[end] == '\'' {
+			if m := contraction(s[end+1:], true); m > 0 {
+				end += 1 + m
+			}
+		}
+		return end
+	}
+	if s[i] == ' ' && i+1 < len(s) {
+		if d, m := t.at(s, i+1); d.plain() {
+			return newlines(s, t.run(s, i+1+m, isPlain), true)
+		}
+	}
+	if c != space {
+		return newlines(s, t.run(s, i+n, isPlain), true)
+	}
+	return t.lines(s, i)
+}
+
+// caseWord returns the end of a word in mixed case at i, or 0: capitals, then at least one small letter where
+// small is set, with letters that have no case and marks counted as both.
+func (t *classes) caseWord(s string, i int, small bool) int {
+	isUpper := func(c class) bool { return c >= upper && c <= letterOther || c == mark }
+	isLower := func(c class) bool { return c >= modifier && c <= mark }
+	j, lastLower := i, 0
+	for j < len(s) {
+		c, n := t.at(s, j)
+		if !isUpper(c) {
+			break
+		}
+		j += n
+		if isLower(c) {
+			lastLower = j
+		}
+	}
+	end := t.run(s, j, isLower)
+	switch {
+	case end > j, !small && j > i:
+		return end
+	case small:
+		return lastLower
+	}
+	return 0
+}
+
+// numbers is \p{N}{1,most}.
+func (t *classes) numbers(s string, i, most int) int {
+	for ; most > 0 && i < len(s); most-- {
+		c, n := t.at(s, i)
+		if c != numeral {
+			break
+		}
+		i += n
+	}
+	return i
+}
+
+// newlines is [\r\n]*, or [\r\n/]* with slash.
+func newlines(s string, i int, slash bool) int {
+	for i < len(s) && (s[i] == '\r' || s[i] == '\n' || slash && s[i] == '/') {
+		i++
+	}
+	return i
+}
+
+// lines is \s*[\r\n]+|\s+(?!\S)|\s+ where s[i] is white space.
+func (t *classes) lines(s string, i int) int {
+	line := 0
+	for j := i; j < len(s); {
+		c, n := t.at(s, j)
+		if c != space {
+			break
+		}
+		if s[j] == '\r' || s[j] == '\n' {
+			line = j + 1
+		}
+		j += n
+	}
+	if line > 0 {
+		return line
+	}
+	return t.spaces(s, i)
+}

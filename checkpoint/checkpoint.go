@@ -36,7 +36,8 @@ const (
 )
 
 // Open reads a .safetensors file, a .safetensors.index.json, a .gguf file, or a directory that holds the weights of a
-// model or an adapter. Nothing but headers is read.
+// model or an adapter. Nothing but headers is read. A weight that bitsandbytes has stored in 4 bits, in several tensors,
+// appears as the one tensor that they stand for.
 func Open(path string) (File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -57,6 +58,11 @@ func Open(path string) (File, error) {
 		err = errors.New(pickleAdvice)
 	default:
 		err = fmt.Errorf("want a .safetensors or .gguf file, or a directory that holds %s", modelFile)
+	}
+	if err == nil {
+		if err = f.joinFourBit(); err != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", path, err)

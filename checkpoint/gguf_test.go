@@ -25,8 +25,7 @@ var someMeta = []KV{
 }
 
 func TestGGUFRoundTrip(t *testing.T) {
-	want := someTensors(t)
-	want = append(want[:0:0], want...)
+	want := ggml(someTensors(t))
 	for i := range want {
 		if want[i].Format == quant.F32 {
 			want[i].Shape = []int{2, 2, 4, 8}
@@ -219,7 +218,7 @@ func TestParsersAllocateLittle(t *testing.T) {
 
 func FuzzGGUF(f *testing.F) {
 	var b bytes.Buffer
-	if err := EncodeGGUF(&b, someMeta, someTensors(f)); err != nil {
+	if err := EncodeGGUF(&b, someMeta, ggml(someTensors(f))); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())

@@ -34,7 +34,7 @@ func EncodeGGUF(w io.Writer, meta []KV, tensors []Tensor) error {
 	}
 	padding := make([]byte, align)
 	for _, t := range tensors {
-		b, err := t.stored()
+		b, err := t.Bytes()
 		if err != nil {
 			return fmt.Errorf("gguf: %w", err)
 		}

@@ -37,7 +37,7 @@ func EncodeSafetensors(w io.Writer, tensors []Tensor, meta map[string]string) er
 		return err
 	}
 	for _, t := range tensors {
-		b, err := t.stored()
+		b, err := t.Bytes()
 		if err != nil {
 			return fmt.Errorf("safetensors: %w", err)
 		}

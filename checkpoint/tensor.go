@@ -16,8 +16,8 @@ type Tensor struct {
 	// Data are the stored bytes. Of a file that was opened they are part of its mapping: they must not be changed, and
 	// not be read once the file is closed.
 	Data []byte
-	// Fetch makes Data for a tensor that is written and whose Data are nil. Writers call it once, in their order, and
-	// let go of the bytes before the next call, so a model of any size passes through little memory.
+	// Fetch makes the bytes where Data is nil: of a tensor that is written, so that a model of any size passes through
+	// little memory, or of one that a file holds in parts. A writer calls it once, in its order.
 	Fetch func() ([]byte, error)
 }
 
@@ -30,10 +30,24 @@ func (t Tensor) Size() int {
 	return n
 }
 
-// Float32s returns the values in single precision, in new memory.
+// Bytes returns Data, or what Fetch makes.
+func (t Tensor) Bytes() ([]byte, error) {
+	if t.Data != nil || t.Fetch == nil {
+		return t.Data, nil
+	}
+	b, err := t.Fetch()
+	if err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
+	}
+	return b, t.checkBytes(b)
+}
+
+// Float32s returns the values of a tensor of a file in single precision, in new memory.
 func (t Tensor) Float32s() []float32 {
 	out := make([]float32, t.Size())
-	t.Format.Dequantize(out, t.Data)
+	if err := t.ReadInto(out); err != nil {
+		panic(err) // a file's tensors are checked when it is opened
+	}
 	return out
 }
 
@@ -42,7 +56,11 @@ func (t Tensor) ReadInto(dst []float32) error {
 	if n := t.Size(); n != len(dst) {
 		return fmt.Errorf("tensor %q: shape %v has %d elements, want %d", t.Name, t.Shape, n, len(dst))
 	}
-	t.Format.Dequantize(dst, t.Data)
+	b, err := t.Bytes()
+	if err != nil {
+		return err
+	}
+	t.Format.Dequantize(dst, b)
 	return nil
 }
 
@@ -103,28 +121,16 @@ func (t Tensor) storedSize() (int, error) {
 	if err := wholeBlocks(t.Shape, t.Format); err != nil {
 		return 0, fmt.Errorf("tensor %q: %w", t.Name, err)
 	}
-	size := t.Format.Bytes(t.Size())
 	if t.Data != nil || t.Fetch == nil {
-		return size, t.checkBytes(t.Data, size)
+		if err := t.checkBytes(t.Data); err != nil {
+			return 0, err
+		}
 	}
-	return size, nil
+	return t.Format.Bytes(t.Size()), nil
 }
 
-// stored returns the bytes of a tensor whose stored size is known.
-func (t Tensor) stored() ([]byte, error) {
-	if t.Data != nil || t.Fetch == nil {
-		return t.Data, nil
-	}
-	size := t.Format.Bytes(t.Size())
-	b, err := t.Fetch()
-	if err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", t.Name, err)
-	}
-	return b, t.checkBytes(b, size)
-}
-
-func (t Tensor) checkBytes(b []byte, size int) error {
-	if len(b) != size {
+func (t Tensor) checkBytes(b []byte) error {
+	if size := t.Format.Bytes(t.Size()); len(b) != size {
 		return fmt.Errorf("tensor %q: shape %v in format %v takes %d bytes, have %d", t.Name, t.Shape, t.Format, size, len(b))
 	}
 	return nil

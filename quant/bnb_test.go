@@ -97,9 +97,9 @@ func TestGoldenFourBit(t *testing.T) {
 					t.Errorf("decoding: largest difference %.3g", golden.MaxAbs(have, want.F32))
 				}
 			}
-			if f, data, ok := stored.Pack(); ok {
+			if f, ok := stored.Format(); ok {
 				have, want := make([]float32, len(x)), make([]float32, len(x))
-				f.Dequantize(have, data)
+				f.Dequantize(have, stored.Pack())
 				if stored.Dequantize(want); !slices.Equal(have, want) {
 					t.Errorf("%v: other values", f)
 				}
@@ -251,9 +251,9 @@ func TestFourBitFormats(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		packed, data, ok := q.Pack()
+		packed, ok := q.Format()
 		have := make([]byte, f.Bytes(len(x)))
-		if f.Quantize(have, x); !ok || packed != f || !slices.Equal(have, data) {
+		if f.Quantize(have, x); !ok || packed != f || !slices.Equal(have, q.Pack()) {
 			t.Errorf("%v: other bytes than the codec's", f)
 		}
 		// What was decoded is encoded to the same bytes.

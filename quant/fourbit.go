@@ -123,24 +123,30 @@ const (
 	fourBitBytes = 4 + fourBitBlock/2
 )
 
-// Pack returns the same values as a Format, NF4 or FP4. That takes whole blocks of 64 elements or of a multiple; ok is
-// false where the tensor has others.
-func (q FourBit) Pack() (f Format, data []byte, ok bool) {
-	if q.Block%fourBitBlock != 0 || q.Size%fourBitBlock != 0 {
-		return 0, nil, false
-	}
+// Format returns the Format that holds the same values: NF4 or FP4, if the tensor has whole blocks of 64 elements or
+// of a multiple.
+func (q FourBit) Format() (f Format, ok bool) {
 	f = NF4
 	if q.Book == FP4Book {
 		f = FP4
 	}
-	data = make([]byte, f.Bytes(q.Size))
+	return f, q.Block%fourBitBlock == 0 && q.Size%fourBitBlock == 0
+}
+
+// Pack returns the tensor's bytes in its Format, which has to be there.
+func (q FourBit) Pack() []byte {
+	f, ok := q.Format()
+	if !ok {
+		panic(fmt.Sprintf("quant: %d elements in blocks of %d have no format", q.Size, q.Block))
+	}
+	data := make([]byte, f.Bytes(q.Size))
 	scales := q.Scales()
 	for b := range q.Size / fourBitBlock {
 		to := data[b*fourBitBytes:][:fourBitBytes]
 		le.PutUint32(to, math.Float32bits(scales[b*fourBitBlock/q.Block]))
 		copy(to[4:], q.Codes[b*fourBitBlock/2:])
 	}
-	return f, data, true
+	return data
 }
 
 func decodeNF4(dst []float32, src []byte) { decodeFourBit(NF4Book, dst, src) }

@@ -46,6 +46,12 @@ const (
 	Q5_K // 256 elements in 8 sub-blocks of 6-bit scale and minimum, 5 bits
 	Q6_K // 256 elements in 16 sub-blocks of 8-bit scale, 6 bits from −32 to 31
 
+	IQ4_NL // 32 elements: F16 scale, 4-bit codes of a table
+	IQ4_XS // 256 elements in 8 sub-blocks of 6-bit scale, codes of the same table
+	MXFP4  // 32 elements: a power of two, 4-bit floats
+	TQ1_0  // 256 elements: F16 scale, ternary digits, five in a byte
+	TQ2_0  // 256 elements: F16 scale, 2 bits from −1 to 1
+
 	NF4 // 64 elements: F32 scale, 4-bit codes of NF4Book, the first of two in the upper half of a byte
 	FP4 // the same, with FP4Book
 
@@ -96,6 +102,13 @@ var codecs = [formats]codec{
 	Q4_K: {"Q4_K", 256, 144, decodeQ4K, nil, 0},
 	Q5_K: {"Q5_K", 256, 176, decodeQ5K, nil, 0},
 	Q6_K: {"Q6_K", 256, 210, decodeQ6K, nil, 0},
+
+	IQ4_NL: {"IQ4_NL", 32, 18, decodeIQ4NL, nil, 0},
+	IQ4_XS: {"IQ4_XS", 256, 136, decodeIQ4XS, nil, 0},
+	MXFP4:  {"MXFP4", 32, 17, decodeMXFP4, nil, 0},
+	TQ1_0:  {"TQ1_0", 256, 54, decodeTQ1, nil, 0},
+	TQ2_0:  {"TQ2_0", 256, 66, decodeTQ2, nil, 0},
+
 	// Half the widest gap between two entries.
 	NF4: {"NF4", fourBitBlock, fourBitBytes, decodeNF4, encodeNF4, (1 - 0.6961928) / 2},
 	FP4: {"FP4", fourBitBlock, fourBitBytes, decodeFP4, encodeFP4, 1.0 / 6},

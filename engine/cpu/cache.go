@@ -1,10 +1,6 @@
 package cpu
 
-import (
-	"fmt"
-
-	"tunesmith/graph"
-)
+import "tunesmith/graph"
 
 // lowerCacheAppend writes rows into a cache: into the state's tensor itself, or into a copy of a computed value
 // where that is needed later.
@@ -43,34 +39,4 @@ func isState(n *graph.Node) bool {
 		return isState(n.In[0])
 	}
 	return false
-}
-
-func (p *planner) lowerCachedAttention(n *graph.Node, op graph.CachedAttention) {
-	q, k, v, start, dst := p.use(n.In[0]), p.use(n.In[1]), p.use(n.In[2]), p.use(n.In[3]), p.wanted(n, 0)
-	s := newShape(op.Attention, n.In[0], n.In[1])
-	p.checks = append(p.checks, func() error {
-		for b, at := range start.i() {
-			if at < 0 || int(at)+s.t > s.s {
-				return fmt.Errorf("cache position %d of row %d: want 0 … %d", at, b, s.s-s.t)
-			}
-		}
-		return nil
-	})
-	p.emit(&instr{node: n, in: []*value{q, k, v}, out: []*value{dst}, scratch: s.s, bind: func(p *program) []phase {
-		dst, q, k, v, start := dst.f(), q.f(), k.f(), v.f(), start.i()
-		return []phase{func(worker, workers int) {
-			lo, hi := share(s.b*s.h, 1, worker, workers)
-			for u := lo; u < hi; u++ {
-				b, h := u/s.h, u%s.h
-				for i := range s.t {
-					at := int(start[b]) + i
-					from, to := 0, at+1
-					if w := s.op.Window; w > 0 {
-						from = max(0, at+1-w)
-					}
-					s.forwardRow(dst, q, k, v, b, i, h, keys{prefix: min(s.op.Prefix, from), from: from, to: max(to, s.op.Prefix)}, nil, p.scratch(worker))
-				}
-			}
-		}}
-	}})
 }

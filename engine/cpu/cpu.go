@@ -40,7 +40,12 @@ func open(o engine.Options) (*backend, error) {
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	return &backend{Options: o, pool: newPool(o.Workers), scratch: make([][]float32, o.Workers)}, nil
+	b := &backend{Options: o, pool: newPool(o.Workers), scratch: make([][]float32, o.Workers)}
+	b.weights.format = kernel.F32
+	if o.Precision != engine.FP32 {
+		b.weights.format = kernel.MixedFormat()
+	}
+	return b, nil
 }
 
 // Name implements engine.Backend.

@@ -165,25 +165,13 @@ func (p *planner) elementFn(n *graph.Node) func(size int) elementFn {
 	case graph.UnaryGrad:
 		return fn(unaryGrad(op.Fn))
 	case graph.Affine:
-		return fn(func(dst, a, _, _ []float32, _ int) { affine(dst, a, op.Mul, op.Add) })
+		return fn(affine(op.Mul, op.Add))
 	case graph.Clamp:
-		return fn(func(dst, a, _, _ []float32, _ int) {
-			for i, x := range a {
-				dst[i] = min(max(x, op.Lo), op.Hi)
-			}
-		})
+		return fn(clamp(op.Lo, op.Hi))
 	case graph.Binary:
 		return fn(binary(op.Fn))
 	case graph.Where:
-		return fn(func(dst, cond, a, b []float32, _ int) {
-			for i, c := range cond {
-				if c != 0 {
-					dst[i] = a[i]
-				} else {
-					dst[i] = b[i]
-				}
-			}
-		})
+		return fn(choose)
 	case graph.GatedAct:
 		return fn(gate(op.Fn))
 	case graph.Broadcast:

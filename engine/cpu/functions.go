@@ -3,13 +3,35 @@ package cpu
 import (
 	"math"
 
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
-// The element functions on blocks. A destination may be one of the sources.
+// The element functions on blocks: vector kernels where there is one, else plain loops. A destination may be one of
+// the sources.
+
+// activations are the functions that the kernels have with their slopes and gates.
+var activations = map[graph.Fn]kernel.Activation{
+	graph.SiLU: kernel.SiLU, graph.Gelu: kernel.Gelu, graph.GeluTanh: kernel.GeluTanh,
+}
 
 func unary(f graph.Fn) elementFn {
-	g := scalarFn(f)
+	if a, ok := activations[f]; ok {
+		return func(dst, x, _, _ []float32, _ int) { a.Activate(dst, x) }
+	}
+	switch f {
+	case graph.Neg:
+		return func(dst, x, _, _ []float32, _ int) { kernel.Scale(dst, x, -1) }
+	case graph.Exp:
+		return func(dst, x, _, _ []float32, _ int) { kernel.Exp(dst, x) }
+	case graph.Square:
+		return func(dst, x, _, _ []float32, _ int) { kernel.Mul(dst, x, x) }
+	case graph.Tanh:
+		return func(dst, x, _, _ []float32, _ int) { kernel.Tanh(dst, x) }
+	case graph.Sigmoid:
+		return func(dst, x, _, _ []float32, _ int) { kernel.Sigmoid(dst, x) }
+	}
+	g := function(f)
 	return func(dst, a, _, _ []float32, _ int) {
 		for i, x := range a {
 			dst[i] = g(x)
@@ -17,37 +39,24 @@ func unary(f graph.Fn) elementFn {
 	}
 }
 
-func scalarFn(f graph.Fn) func(x float32) float32 {
-	wide := func(f func(float64) float64) func(float32) float32 {
-		return func(x float32) float32 { return float32(f(float64(x))) }
-	}
+// wide makes a function of single from one of double precision.
+func wide(f func(float64) float64) func(float32) float32 {
+	return func(x float32) float32 { return float32(f(float64(x))) }
+}
+
+// function is the functions without a kernel.
+func function(f graph.Fn) func(x float32) float32 {
 	switch f {
-	case graph.Neg:
-		return func(x float32) float32 { return -x }
-	case graph.Exp:
-		return wide(math.Exp)
 	case graph.Log:
 		return wide(math.Log)
 	case graph.Sqrt:
 		return wide(math.Sqrt)
-	case graph.Square:
-		return func(x float32) float32 { return x * x }
 	case graph.Reciprocal:
 		return func(x float32) float32 { return 1 / x }
-	case graph.Tanh:
-		return wide(math.Tanh)
-	case graph.Sigmoid:
-		return wide(sigmoid)
 	case graph.LogSigmoid:
 		return wide(func(x float64) float64 { return -softplus(-x) })
 	case graph.Softplus:
 		return wide(softplus)
-	case graph.SiLU:
-		return wide(func(x float64) float64 { return x * sigmoid(x) })
-	case graph.Gelu:
-		return wide(func(x float64) float64 { return x * math.Erfc(-x/math.Sqrt2) / 2 })
-	case graph.GeluTanh:
-		return wide(func(x float64) float64 { return x * sigmoid(2*geluInner(x)) })
 	case graph.ReLU:
 		return func(x float32) float32 { return max(x, 0) }
 	case graph.Abs:
@@ -58,10 +67,9 @@ func scalarFn(f graph.Fn) func(x float32) float32 {
 	return nil
 }
 
-func sigmoid(x float64) float64  { return 1 / (1 + math.Exp(-x)) }
 func softplus(x float64) float64 { return max(x, 0) + math.Log1p(math.Exp(-math.Abs(x))) }
 
-func geluInner(x float64) float64 { return math.Sqrt2 / math.SqrtPi * (x + 0.044715*x*x*x) }
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
 func sign(x float32) float32 {
 	switch {
@@ -74,6 +82,9 @@ func sign(x float32) float32 {
 }
 
 func unaryGrad(f graph.Fn) elementFn {
+	if a, ok := activations[f]; ok {
+		return func(dst, dy, x, _ []float32, _ int) { a.Grad(dst, dy, x) }
+	}
 	g := slope(f)
 	return func(dst, dy, a, _ []float32, _ int) {
 		for i, x := range a {
@@ -82,11 +93,8 @@ func unaryGrad(f graph.Fn) elementFn {
 	}
 }
 
-// slope is the derivative of scalarFn.
+// slope is the derivatives without a kernel.
 func slope(f graph.Fn) func(x float32) float32 {
-	wide := func(f func(float64) float64) func(float32) float32 {
-		return func(x float32) float32 { return float32(f(float64(x))) }
-	}
 	switch f {
 	case graph.Neg:
 		return func(float32) float32 { return -1 }
@@ -108,17 +116,6 @@ func slope(f graph.Fn) func(x float32) float32 {
 		return wide(func(x float64) float64 { return sigmoid(-x) })
 	case graph.Softplus:
 		return wide(sigmoid)
-	case graph.SiLU:
-		return wide(func(x float64) float64 { y := sigmoid(x); return y * (1 + x*(1-y)) })
-	case graph.Gelu:
-		return wide(func(x float64) float64 {
-			return math.Erfc(-x/math.Sqrt2)/2 + x*math.Exp(-x*x/2)/math.Sqrt(2*math.Pi)
-		})
-	case graph.GeluTanh:
-		return wide(func(x float64) float64 {
-			y := sigmoid(2 * geluInner(x))
-			return y + x*y*(1-y)*2*math.Sqrt2/math.SqrtPi*(1+3*0.044715*x*x)
-		})
 	case graph.ReLU:
 		return func(x float32) float32 {
 			if x > 0 {
@@ -134,9 +131,22 @@ func slope(f graph.Fn) func(x float32) float32 {
 	return nil
 }
 
-func affine(dst, a []float32, mul, add float32) {
-	for i, x := range a {
-		dst[i] = x*mul + add
+func affine(mul, add float32) elementFn {
+	if add == 0 {
+		return func(dst, a, _, _ []float32, _ int) { kernel.Scale(dst, a, mul) }
+	}
+	return func(dst, a, _, _ []float32, _ int) {
+		for i, x := range a {
+			dst[i] = x*mul + add
+		}
+	}
+}
+
+func clamp(lo, hi float32) elementFn {
+	return func(dst, a, _, _ []float32, _ int) {
+		for i, x := range a {
+			dst[i] = min(max(x, lo), hi)
+		}
 	}
 }
 
@@ -157,13 +167,13 @@ func binary(f graph.Fn) elementFn {
 	}
 	switch f {
 	case graph.Add:
-		return loop(func(a, b float32) float32 { return a + b })
+		return func(dst, a, b, _ []float32, _ int) { kernel.Add(dst, a, b) }
 	case graph.Sub:
-		return loop(func(a, b float32) float32 { return a - b })
+		return func(dst, a, b, _ []float32, _ int) { kernel.Sub(dst, a, b) }
 	case graph.Mul:
-		return loop(func(a, b float32) float32 { return a * b })
+		return func(dst, a, b, _ []float32, _ int) { kernel.Mul(dst, a, b) }
 	case graph.Div:
-		return loop(func(a, b float32) float32 { return a / b })
+		return func(dst, a, b, _ []float32, _ int) { kernel.Div(dst, a, b) }
 	case graph.Min:
 		return loop(func(a, b float32) float32 { return min(a, b) })
 	case graph.Max:
@@ -178,21 +188,39 @@ func binary(f graph.Fn) elementFn {
 	return nil
 }
 
+func choose(dst, cond, a, b []float32, _ int) {
+	for i, c := range cond {
+		if c != 0 {
+			dst[i] = a[i]
+		} else {
+			dst[i] = b[i]
+		}
+	}
+}
+
 func gate(f graph.Fn) elementFn {
-	g := scalarFn(f)
+	if a, ok := activations[f]; ok {
+		return func(dst, gate, up, _ []float32, _ int) { a.Gate(dst, gate, up) }
+	}
 	return func(dst, gate, up, _ []float32, _ int) {
 		for i, x := range gate {
-			dst[i] = g(x) * up[i]
+			dst[i] = max(x, 0) * up[i]
 		}
 	}
 }
 
 func gateGrad(f graph.Fn) func(dgate, dup, dy, gate, up []float32) {
-	y, dy := scalarFn(f), slope(f)
-	return func(dgate, dup, d, gate, up []float32) {
+	if a, ok := activations[f]; ok {
+		return a.GateGrad
+	}
+	return func(dgate, dup, dy, gate, up []float32) {
 		for i, x := range gate {
-			u, d := up[i], d[i]
-			dgate[i], dup[i] = d*u*dy(x), d*y(x)
+			u, d := up[i], dy[i]
+			if x <= 0 {
+				dgate[i], dup[i] = 0, 0
+			} else {
+				dgate[i], dup[i] = d*u, d*x
+			}
 		}
 	}
 }
@@ -207,13 +235,5 @@ func dropout(op graph.Dropout, dst, a []float32, key []int32, at int) {
 		} else {
 			dst[i] = 0
 		}
-	}
-}
-
-// accumulate adds src to dst.
-func accumulate(dst, src []float32) {
-	src = src[:len(dst)]
-	for i, x := range src {
-		dst[i] += x
 	}
 }

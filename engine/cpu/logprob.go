@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
@@ -15,60 +16,77 @@ import (
 
 const (
 	vocabTile = 512 // columns of logits that are held
-	headRows  = 512 // rows of them, by worker
+	headRows  = 256 // rows of them, by worker
 )
 
 // head is a TokenLogProb with what its gradient takes over from it.
 type head struct {
 	op      graph.TokenLogProb
 	n, c, v int
-	h, w    *value
+	h       *value
+	w       vocabulary
+	both    bool // products with W itself are asked for, by the gradient or for J
 	targets *value
 	bias    *value // nil for none
-	wantJ   bool
-	j       *value // (R, C), where wanted
+	mean    bool   // the mean of the logits is asked for
+	j       *value // (R, C); nil where nothing asks for it
 	lse     *value // (R)
-	active  []int32
-	count   int // R of this run
-	rows    []headRow
 	compact *value // h of the active rows
+
+	active []int32
+	count  int // R of this run
+	rows   []headRow
 }
 
 // headRow is the running state of a position.
 type headRow struct {
 	top          float32
-	sum, total   float64 // of e^(z − top); of z
 	target, tilt float32 // logit of the target and its slope
-	targetID     int32
+	id           int32   // of the target
+	sum, total   float64 // of e^(z − top); of z
 }
+
+const headRowWords = 8 // of 4 bytes
 
 func (p *planner) newHead(op graph.TokenLogProb, in []*graph.Node) *head {
 	t := &head{op: op, n: in[0].Dim(0), c: in[0].Dim(1), v: in[1].Dim(0)}
 	t.active, t.rows = make([]int32, t.n), make([]headRow, t.n)
-	p.intSize += 9 * t.n
+	p.intSize += (1 + headRowWords) * t.n
 	t.compact, t.lse = p.temporary(t.n*t.c), p.temporary(t.n)
 	return t
 }
 
-// ask asks for the inputs.
-func (p *planner) askHead(t *head, in []*graph.Node) {
+// ask asks for the inputs and returns what is read.
+func (t *head) ask(p *planner, in []*graph.Node) (read []*value, err error) {
 	p.checkRange("target", in[2], -1, t.v)
-	t.h, t.w, t.targets = p.use(in[0]), p.use(in[1]), p.use(in[2])
+	t.h, t.targets = p.use(in[0]), p.use(in[2])
+	read = []*value{t.h}
+	if t.w, err = p.vocabulary(in[1], t.both); t.w.value != nil {
+		read = append(read, t.w.value)
+	}
 	if len(in) > 3 {
 		t.bias = p.use(in[3])
+		read = append(read, t.bias)
 	}
+	return read, err
 }
 
-func (t *head) inputs() []*value {
-	in := []*value{t.h, t.w}
-	if t.bias != nil {
-		in = append(in, t.bias)
-	}
-	return in
-}
-
+// scratch is a worker's: a tile of logits, the left operands of both products, and what these need.
 func (t *head) scratch(workers int) int {
-	return min(headRows, (t.n+workers-1)/workers) * vocabTile
+	rows := min(headRows, (t.n+workers-1)/workers)
+	return rows*vocabTile + t.w.leftScratch(rows, t.c) + t.w.leftScratch(rows, vocabTile) + t.w.productScratch()
+}
+
+// buffers is scratch cut up.
+type buffers struct{ logits, left, left2, product []float32 }
+
+func (t *head) buffers(scratch []float32, rows int) buffers {
+	cut := func(n int) []float32 {
+		part := scratch[:n]
+		scratch = scratch[n:]
+		return part
+	}
+	return buffers{cut(rows * vocabTile), cut(t.w.leftScratch(rows, t.c)), cut(t.w.leftScratch(rows, vocabTile)), scratch}
 }
 
 func (p *planner) lowerTokenLogProb(n *graph.Node, op graph.TokenLogProb) error {
@@ -76,17 +94,17 @@ func (p *planner) lowerTokenLogProb(n *graph.Node, op graph.TokenLogProb) error 
 	if t == nil {
 		t = p.newHead(op, n.In)
 	}
-	p.askHead(t, n.In)
+	read, err := t.ask(p, n.In)
+	if err != nil {
+		return err
+	}
 	logp, mean := p.wanted(n, 0), p.wanted(n, 1)
-	in := &instr{node: n, in: t.inputs(), scratch: t.scratch(p.Workers)}
-	for _, v := range []*value{logp, mean} {
+	t.mean = mean != nil
+	in := &instr{node: n, in: read, out: []*value{t.compact, t.lse}, scratch: t.scratch(p.Workers)}
+	for _, v := range []*value{logp, mean, t.j} {
 		if v != nil {
 			in.out = append(in.out, v)
 		}
-	}
-	in.out = append(in.out, t.compact, t.lse)
-	if t.wantJ {
-		in.out = append(in.out, t.j)
 	}
 	in.bind = func(prog *program) []phase {
 		return append(t.forward(prog), func(worker, workers int) {
@@ -111,7 +129,7 @@ func (t *head) forward(prog *program) []phase {
 			for i, y := range targets[:t.n] {
 				if y >= 0 {
 					t.active[t.count] = int32(i)
-					t.rows[t.count] = headRow{top: float32(math.Inf(-1)), targetID: y}
+					t.rows[t.count] = headRow{top: float32(math.Inf(-1)), id: y}
 					t.count++
 				}
 			}
@@ -129,23 +147,22 @@ func (t *head) forward(prog *program) []phase {
 	}
 }
 
-// logits computes the tile v0 … v1−1 of the rows, with their scale and limit.
-func (t *head) logits(z []float32, r0, r1, v0, v1 int) {
-	w := t.w.f()
+// logits computes the tile v0 … v1−1, with its scale and limit.
+func (t *head) logits(z []float32, x leftRows, v0, v1 int, scratch []float32) {
+	t.w.logits(z, x, v0, v1, scratch)
 	width := v1 - v0
-	multiply(z, width, t.compact.f()[r0*t.c:], t.c, 1, w[v0*t.c:], 1, t.c, 0, r1-r0, 0, width, t.c, 1, false)
-	for r := range r1 - r0 {
+	for r := range x.rows {
 		z := z[r*width : (r+1)*width]
 		if t.bias != nil {
-			accumulate(z, t.bias.f()[v0:v1])
+			kernel.Add(z, z, t.bias.f()[v0:v1])
 		}
 		if t.op.Scale != 1 {
-			affine(z, z, t.op.Scale, 0)
+			kernel.Scale(z, z, t.op.Scale)
 		}
 		if limit := t.op.Softcap; limit != 0 {
-			for i, x := range z {
-				z[i] = limit * float32(math.Tanh(float64(x/limit)))
-			}
+			kernel.Scale(z, z, 1/limit)
+			kernel.Tanh(z, z)
+			kernel.Scale(z, z, limit)
 		}
 	}
 }
@@ -161,56 +178,71 @@ func (t *head) slope(z float32) float32 {
 
 func (t *head) forwardRows(r0, r1 int, scratch []float32) {
 	var j []float32
-	if t.wantJ {
+	if t.j != nil {
 		j = t.j.f()[r0*t.c : r1*t.c]
 		clear(j)
 	}
+	b := t.buffers(scratch, r1-r0)
+	x := t.w.left(t.compact.f()[r0*t.c:r1*t.c], r1-r0, t.c, b.left)
 	for v0 := 0; v0 < t.v; v0 += vocabTile {
 		v1 := min(v0+vocabTile, t.v)
 		width := v1 - v0
-		z := scratch[:(r1-r0)*width]
-		t.logits(z, r0, r1, v0, v1)
+		z := b.logits[:(r1-r0)*width]
+		t.logits(z, x, v0, v1, b.product)
 		for r := r0; r < r1; r++ {
-			z := z[(r-r0)*width : (r-r0+1)*width]
-			row := &t.rows[r]
-			top := row.top
-			for _, x := range z {
-				top = max(top, x)
-				row.total += float64(x)
-			}
-			if y := int(row.targetID) - v0; y >= 0 && y < width {
-				row.target, row.tilt = z[y], t.slope(z[y])
-			}
-			if top > row.top {
-				f := math.Exp(float64(row.top - top))
-				row.sum *= f
-				if t.wantJ && v0 > 0 {
-					affine(j[(r-r0)*t.c:(r-r0+1)*t.c], j[(r-r0)*t.c:(r-r0+1)*t.c], float32(f), 0)
-				}
-				row.top = top
-			}
-			for i, x := range z {
-				e := math.Exp(float64(x - top))
-				row.sum += e
-				z[i] = float32(e) * t.slope(x)
+			at := r - r0
+			row := t.rows[r].fold(t, z[at*width:(at+1)*width], v0)
+			if row != 1 && j != nil && v0 > 0 {
+				kernel.Scale(j[at*t.c:(at+1)*t.c], j[at*t.c:(at+1)*t.c], row)
 			}
 		}
-		if t.wantJ {
-			multiply(j, t.c, z, width, 1, t.w.f()[v0*t.c:], t.c, 1, 0, r1-r0, 0, t.c, width, 1, true)
+		if j != nil {
+			t.w.weighted(j, t.w.left(z, r1-r0, width, b.left2), v0, v1, b.product)
 		}
 	}
-	w, lse := t.w.f(), t.lse.f()
+	lse := t.lse.f()
+	read := t.w.reader()
 	for r := r0; r < r1; r++ {
 		row := t.rows[r]
 		lse[r] = float32(float64(row.top) + math.Log(row.sum))
-		if t.wantJ {
-			j, w := j[(r-r0)*t.c:(r-r0+1)*t.c], w[int(row.targetID)*t.c:]
-			f := float32(1 / row.sum)
-			for i, x := range j {
-				j[i] = row.tilt*w[i] - x*f
-			}
+		if j != nil {
+			j, w := j[(r-r0)*t.c:(r-r0+1)*t.c], scratch[:t.c]
+			read(w, int(row.id))
+			kernel.Scale(j, j, float32(-1/row.sum))
+			kernel.Axpy(j, w, row.tilt)
 		}
 	}
+}
+
+// fold takes a tile of logits into the row's state, turns them into e^(z − top) times their slope where J is asked
+// for, and returns the factor of what was added up before.
+func (row *headRow) fold(t *head, z []float32, v0 int) (factor float32) {
+	if y := int(row.id) - v0; y >= 0 && y < len(z) {
+		row.target, row.tilt = z[y], t.slope(z[y])
+	}
+	if t.mean {
+		row.total += kernel.Sum(z)
+	}
+	factor = 1
+	if top := kernel.Max(z); top > row.top {
+		f := math.Exp(float64(row.top - top))
+		row.sum *= f
+		row.top, factor = top, float32(f)
+	}
+	if t.op.Softcap == 0 || t.j == nil {
+		kernel.ExpSub(z, z, row.top, 1)
+		row.sum += kernel.Sum(z)
+		if t.op.Scale != 1 && t.j != nil {
+			kernel.Scale(z, z, t.op.Scale)
+		}
+		return factor
+	}
+	for i, x := range z {
+		e := math.Exp(float64(x - row.top))
+		row.sum += e
+		z[i] = float32(e) * t.slope(x)
+	}
+	return factor
 }
 
 // results writes the log-probabilities to their positions.
@@ -258,18 +290,22 @@ func (p *planner) lowerTokenLogProbGrad(n *graph.Node, op graph.TokenLogProbGrad
 	}
 	dh, dw, db := p.wanted(n, 0), p.wanted(n, 1), p.wanted(n, 2)
 	t := p.newHead(op.TokenLogProb, in)
+	t.both = dh != nil
 	forward := p.partner(in)
 	if forward != nil {
 		p.heads[forward] = t
 		p.result(forward, 0)
 		if dh != nil && dw == nil && db == nil && !op.Smooth {
-			t.wantJ, t.j = true, p.temporary(t.n*t.c)
+			t.j = p.temporary(t.n * t.c)
 			p.emit(t.scaleJ(n, dlogp, dh))
 			return nil
 		}
 	}
-	p.askHead(t, in)
-	ins := &instr{node: n, in: append(t.inputs(), dlogp), scratch: t.scratch(p.Workers)}
+	read, err := t.ask(p, in)
+	if err != nil {
+		return err
+	}
+	ins := &instr{node: n, in: append(read, dlogp), scratch: t.scratch(p.Workers)}
 	if dmean != nil {
 		ins.in = append(ins.in, dmean)
 	}
@@ -290,7 +326,7 @@ func (p *planner) lowerTokenLogProbGrad(n *graph.Node, op graph.TokenLogProbGrad
 		if forward == nil {
 			phases = t.forward(prog)
 		}
-		return append(phases, t.backward(dlogp, dmean, dh, dw, db, tile, dhc)...)
+		return append(phases, t.backward(prog, dlogp, dmean, dh, dw, db, tile, dhc)...)
 	}
 	p.emit(ins)
 	return nil
@@ -309,7 +345,7 @@ func (t *head) scaleJ(n *graph.Node, dlogp, dh *value) *instr {
 				lo, hi := share(t.count, 1, worker, workers)
 				for r := lo; r < hi; r++ {
 					at := int(t.active[r])
-					affine(dh[at*t.c:(at+1)*t.c], j[r*t.c:(r+1)*t.c], d[at], 0)
+					kernel.Scale(dh[at*t.c:(at+1)*t.c], j[r*t.c:(r+1)*t.c], d[at])
 				}
 			},
 		}
@@ -317,7 +353,7 @@ func (t *head) scaleJ(n *graph.Node, dlogp, dh *value) *instr {
 }
 
 // backward computes the tiles of the logits' gradient from the denominators and multiplies each where it is.
-func (t *head) backward(dlogp, dmean, dh, dw, db, tile, dhc *value) []phase {
+func (t *head) backward(prog *program, dlogp, dmean, dh, dw, db, tile, dhc *value) []phase {
 	phases := []phase{func(worker, workers int) {
 		if worker == 0 {
 			clear(dhc.f())
@@ -329,30 +365,25 @@ func (t *head) backward(dlogp, dmean, dh, dw, db, tile, dhc *value) []phase {
 		phases = append(phases, func(worker, workers int) {
 			lo, hi := share(t.count, 1, worker, workers)
 			d := tile.f()
-			t.logits(d[lo*width:], lo, hi, v0, v1)
-			for r := lo; r < hi; r++ {
-				at := t.active[r]
-				var m float32
-				if dmean != nil {
-					m = dmean.f()[at]
-				}
-				t.gradRow(d[r*width:(r+1)*width], r, v0, dlogp.f()[at], m)
+			for r := lo; r < hi; r += headRows {
+				t.gradRows(r, min(r+headRows, hi), v0, v1, d, dlogp, dmean, dhc, dh != nil, prog.scratch(worker))
 			}
-		}, func(worker, workers int) {
+		})
+		if dw == nil && db == nil {
+			continue
+		}
+		phases = append(phases, func(worker, workers int) {
 			d := tile.f()
-			if dh != nil {
-				lo, hi := share(t.count, 1, worker, workers)
-				multiply(dhc.f(), t.c, d, width, 1, t.w.f()[v0*t.c:], t.c, 1, lo, hi, 0, t.c, width, 1, true)
-			}
 			lo, hi := share(width, 4, worker, workers)
 			if dw != nil {
-				multiply(dw.f()[v0*t.c:], t.c, d, 1, width, t.compact.f(), t.c, 1, lo, hi, 0, t.c, t.count, 1, false)
+				kernel.MatMul(dw.f()[v0*t.c:], t.c, kernel.RowMajor(d, width).T(), kernel.RowMajor(t.compact.f(), t.c), t.count,
+					kernel.Range{M0: lo, M1: hi, N1: t.c}, false, prog.scratch(worker))
 			}
 			if db != nil {
 				db := db.f()[v0+lo : v0+hi]
 				clear(db)
 				for r := range t.count {
-					accumulate(db, d[r*width+lo:])
+					kernel.Add(db, db, d[r*width+lo:])
 				}
 			}
 		})
@@ -372,11 +403,42 @@ func (t *head) backward(dlogp, dmean, dh, dw, db, tile, dhc *value) []phase {
 	return phases
 }
 
+// gradRows computes a tile of the gradients of rows of logits, times their slopes, and adds its product with W to dh.
+func (t *head) gradRows(r0, r1, v0, v1 int, d []float32, dlogp, dmean, dhc *value, wantH bool, scratch []float32) {
+	b := t.buffers(scratch, r1-r0)
+	width := v1 - v0
+	z := d[r0*width : r1*width]
+	t.logits(z, t.w.left(t.compact.f()[r0*t.c:r1*t.c], r1-r0, t.c, b.left), v0, v1, b.product)
+	for r := r0; r < r1; r++ {
+		at := t.active[r]
+		var m float32
+		if dmean != nil {
+			m = dmean.f()[at]
+		}
+		t.gradRow(z[(r-r0)*width:(r-r0+1)*width], r, v0, dlogp.f()[at], m)
+	}
+	if wantH {
+		t.w.weighted(dhc.f()[r0*t.c:r1*t.c], t.w.left(z, r1-r0, width, b.left2), v0, v1, b.product)
+	}
+}
+
 // gradRow turns a row of logits into their gradient times their slope.
 func (t *head) gradRow(z []float32, r, v0 int, dlogp, dmean float32) {
 	lse := t.lse.f()[r]
-	y := int(t.rows[r].targetID) - v0
+	y := int(t.rows[r].id) - v0
 	each := dmean / float32(t.v)
+	if t.op.Softcap == 0 && t.op.Scale == 1 {
+		kernel.ExpSub(z, z, lse, -(dlogp + dmean))
+		if each != 0 {
+			for i := range z {
+				z[i] += each
+			}
+		}
+		if y >= 0 && y < len(z) {
+			z[y] += dlogp
+		}
+		return
+	}
 	for i, x := range z {
 		d := each - (dlogp+dmean)*float32(math.Exp(float64(x-lse)))
 		if i == y {

@@ -105,13 +105,12 @@ func (p *planner) lowerStored(n *graph.Node, name string, changes bool) error {
 	if changes && t.Values == nil {
 		return fmt.Errorf("%q changes between runs, but has no single-precision values", name)
 	}
-	floats, f := p.weights.values(t)
-	if f != nil {
-		p.forms[f] = true
-	} else {
+	if t.Values != nil {
 		p.stored[t] = v
+		v.ready(t.Values)
+		return nil
 	}
-	v.ready(floats)
+	v.ready(p.form(t, plain).floats)
 	return nil
 }
 

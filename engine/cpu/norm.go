@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
@@ -17,23 +18,10 @@ func (p *planner) lowerRMSNorm(n *graph.Node, op graph.RMSNorm) {
 		return []phase{func(worker, workers int) {
 			lo, hi := share(len(x)/c, 1, worker, workers)
 			for r := lo; r < hi; r++ {
-				x, y := x[r*c:(r+1)*c], dst[r*c:(r+1)*c]
-				s := rms(x, op.Eps)
-				for i, v := range x {
-					y[i] = v * s * (w[i] + op.Offset)
-				}
+				kernel.RMSNorm(dst[r*c:(r+1)*c], x[r*c:(r+1)*c], w, op.Eps, op.Offset)
 			}
 		}}
 	}})
-}
-
-// rms returns 1/√(mean(x²) + ε).
-func rms(x []float32, eps float32) float32 {
-	sum := 0.0
-	for _, v := range x {
-		sum += float64(v) * float64(v)
-	}
-	return float32(1 / math.Sqrt(sum/float64(len(x))+float64(eps)))
 }
 
 func (p *planner) lowerRMSNormGrad(n *graph.Node, op graph.RMSNormGrad) {
@@ -42,7 +30,10 @@ func (p *planner) lowerRMSNormGrad(n *graph.Node, op graph.RMSNormGrad) {
 	c := w.size
 	rows := x.size / c
 	scales := p.temporary(rows)
-	in := &instr{node: n, in: []*value{dy, x, w}, temp: []*value{scales}}
+	in := &instr{node: n, in: []*value{x, w}, over: []*value{dy}, temp: []*value{scales}}
+	if dw != nil { // is summed up when dx is there
+		in.in, in.over = append(in.in, dy), nil
+	}
 	for _, v := range []*value{dx, dw} {
 		if v != nil {
 			in.out = append(in.out, v)
@@ -53,19 +44,9 @@ func (p *planner) lowerRMSNormGrad(n *graph.Node, op graph.RMSNormGrad) {
 		phases := []phase{func(worker, workers int) {
 			lo, hi := share(rows, 1, worker, workers)
 			for r := lo; r < hi; r++ {
-				dy, x := dy[r*c:(r+1)*c], x[r*c:(r+1)*c]
-				s := rms(x, op.Eps)
-				scales[r] = s
-				if dx == nil {
-					continue
-				}
-				dot := 0.0
-				for i, v := range x {
-					dot += float64(dy[i]) * float64(w[i]+op.Offset) * float64(v)
-				}
-				f := float32(dot/float64(c)) * s * s
-				for i, v := range x {
-					dx.f()[r*c+i] = s * (dy[i]*(w[i]+op.Offset) - v*f)
+				scales[r] = kernel.InverseRMS(x[r*c:(r+1)*c], op.Eps)
+				if dx != nil {
+					kernel.RMSNormGrad(dx.f()[r*c:(r+1)*c], dy[r*c:(r+1)*c], x[r*c:(r+1)*c], w, scales[r], op.Offset)
 				}
 			}
 		}}
@@ -75,10 +56,7 @@ func (p *planner) lowerRMSNormGrad(n *graph.Node, op graph.RMSNormGrad) {
 				dw := dw.f()[lo:hi]
 				clear(dw)
 				for r, s := range scales {
-					dy, x := dy[r*c+lo:r*c+hi], x[r*c+lo:r*c+hi]
-					for i, v := range x {
-						dw[i] += dy[i] * v * s
-					}
+					kernel.RMSNormWeightGrad(dw, dy[r*c+lo:r*c+hi], x[r*c+lo:r*c+hi], s)
 				}
 			})
 		}

@@ -175,6 +175,13 @@ func (p *planner) tensor(n *graph.Node, name string) (*engine.Tensor, error) {
 	return t, nil
 }
 
+// form returns a tensor in a layout, which the program keeps.
+func (p *planner) form(t *engine.Tensor, l layout) *form {
+	f := p.weights.get(t, l)
+	p.forms[f] = true
+	return f
+}
+
 // own gives every output memory that nothing else has: a copy, where it is a stored tensor, a constant, a feed or
 // the memory of another output.
 func (p *planner) own(outputs map[string]*value) {

@@ -1,17 +1,12 @@
 package cpu
 
 import (
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
 // A sum of matrix products is one instruction: y = other + α₁·x₁·W₁ + α₂·x₂·W₂ …, where the products add to the
 // destination and are never stored alone. Shapes: M rows, N columns, K depth.
-
-// matrix is an operand read by strides.
-type matrix struct {
-	v                *value
-	rowStep, colStep int
-}
 
 // term is one product of a sum: α·a·b.
 type term struct {
@@ -37,22 +32,30 @@ func (p *planner) isSum(n *graph.Node) bool {
 // flatten reads a node as a sum of products and at most one other value.
 func (p *planner) flatten(n *graph.Node) (s sum, ok bool) {
 	if s.terms = p.products(n, n, 1); s.terms != nil {
-		return s, true
+		return s, s.scalable()
 	}
 	b, ok := n.Op.(graph.Binary)
 	if !ok || b.Fn != graph.Add || n.In[0].Size() != n.Size() || n.In[1].Size() != n.Size() {
 		return s, false
 	}
 	for i, x := range n.In {
-		if p.uses[x.ID] != 1 {
-			continue
-		}
-		if s.terms = p.products(n, x, 1); s.terms != nil {
-			s.other = n.In[1-i]
+		s = sum{terms: p.products(n, x, 1), other: n.In[1-i]}
+		if s.terms != nil && p.uses[x.ID] == 1 && s.scalable() {
 			return s, true
 		}
 	}
 	return s, false
+}
+
+// scalable reports whether every factor has a place: the first product of a sum is scaled when it is done, an added
+// one by its left operand, which an Outer shares among all its blocks.
+func (s sum) scalable() bool {
+	for i, t := range s.terms {
+		if _, outer := t.node.Op.(graph.Outer); outer && t.alpha != 1 && (i > 0 || s.other != nil) {
+			return false
+		}
+	}
+	return true
 }
 
 // products returns the products that n is the sum of, each times alpha, or nil where it is anything else. Only the
@@ -98,54 +101,57 @@ func (p *planner) lowerSum(n *graph.Node) bool {
 		in.over = append(in.over, other)
 	}
 	var products []product
-	for _, t := range s.terms {
-		q := p.product(t)
-		in.in = append(in.in, q.a.v, q.b.v)
+	for i, t := range s.terms {
+		q := p.product(t, i > 0 || other != nil)
+		in.in = append(in.in, q.a)
+		if q.b != nil {
+			in.in = append(in.in, q.b)
+		}
 		products = append(products, q)
 	}
-	in.bind = func(*program) []phase {
-		var phases []phase
-		to := dst.f()
-		if other != nil {
-			if from := other.f(); len(to) > 0 && &from[0] != &to[0] {
-				phases = append(phases, func(worker, workers int) {
-					lo, hi := share(len(to), grain, worker, workers)
-					copy(to[lo:hi], from[lo:hi])
-				})
-			}
-		}
-		for i, q := range products {
-			phases = append(phases, q.phase(to, i > 0 || other != nil))
-		}
-		return phases
-	}
+	work := newSumWork(products)
+	in.scratch = work.scratch()
+	in.bind = func(prog *program) []phase { return []phase{work.bind(prog, dst, other)} }
 	p.emit(in)
 	return true
 }
 
 // product is α·a·b of M × K and K × N.
 type product struct {
-	a, b    matrix
+	a, b    *value // b is nil where packed is there
+	aT, bT  bool   // transposed: a is stored as K × M, b as N × K
+	form    *form
 	m, n, k int
 	alpha   float32
 }
 
-// product returns the operands of a term. A constant factor of an operand joins the term's.
-func (p *planner) product(t term) product {
+// packLimit is the number of elements up to which a trained weight is packed anew at every step. Larger ones are
+// laid out slice by slice in the product itself.
+const packLimit = 1 << 16
+
+// product returns the operands of a term. A constant factor of an operand joins the term's, where that has a place.
+func (p *planner) product(t term, added bool) product {
 	q := product{alpha: t.alpha}
-	x, w := p.unscaled(t.node.In[0], &q.alpha), p.unscaled(t.node.In[1], &q.alpha)
+	x, w := t.node.In[0], t.node.In[1]
+	if _, outer := t.node.Op.(graph.Outer); !outer || !added {
+		x, w = p.unscaled(x, &q.alpha), p.unscaled(w, &q.alpha)
+	}
 	rows := func(x *graph.Node) int { return x.Size() / max(x.Dim(-1), 1) }
-	xv, wv := p.use(x), p.use(w)
+	q.a = p.use(x)
+	l := rightT
 	switch t.node.Op.(type) {
 	case graph.Linear:
-		q.m, q.n, q.k = rows(x), w.Dim(0), w.Dim(1)
-		q.a, q.b = matrix{xv, q.k, 1}, matrix{wv, 1, q.k}
+		q.m, q.n, q.k, q.bT = rows(x), w.Dim(0), w.Dim(1), true
 	case graph.LinearT:
 		q.m, q.n, q.k = rows(x), w.Dim(1), w.Dim(0)
-		q.a, q.b = matrix{xv, q.k, 1}, matrix{wv, q.n, 1}
+		l = right
 	case graph.Outer:
-		q.m, q.n, q.k = x.Dim(-1), w.Dim(-1), rows(x)
-		q.a, q.b = matrix{xv, 1, q.m}, matrix{wv, q.n, 1}
+		q.m, q.n, q.k, q.aT = x.Dim(-1), w.Dim(-1), rows(x), true
+	}
+	if t, err := p.stores(w); err == nil && t != nil && !q.aT && (!t.Trainable || t.Size() <= packLimit) {
+		q.form = p.form(t, l)
+	} else {
+		q.b = p.use(w)
 	}
 	return q
 }
@@ -162,75 +168,146 @@ func (p *planner) unscaled(n *graph.Node, alpha *float32) *graph.Node {
 	}
 }
 
-func (q product) phase(dst []float32, keep bool) phase {
-	a, b := q.a.v.f(), q.b.v.f()
+// sumWork computes a sum of products block of rows by block of rows, so that a block of the result and of the
+// operands stays in the second cache from one product to the next.
+type sumWork struct {
+	products  []product
+	m, n      int
+	blockRows int
+}
+
+const blockBytes = 192 << 10 // of a left operand
+
+func newSumWork(products []product) sumWork {
+	w := sumWork{products: products, m: products[0].m, n: products[0].n, blockRows: products[0].m}
+	tile := kernel.TileRows()
+	for _, q := range products {
+		if q.form != nil {
+			w.blockRows = min(w.blockRows, max(blockBytes/4/q.k/tile*tile, 2*tile))
+		}
+	}
+	return w
+}
+
+// scratch is the block of a left operand that is scaled or in integers, and what MatMul needs.
+func (w sumWork) scratch() int {
+	n := 0
+	for _, q := range w.products {
+		switch {
+		case q.form == nil:
+			n = max(n, kernel.MatMulScratch)
+			if q.alpha != 1 {
+				n = max(n, kernel.MatMulScratch+w.blockRows*q.k)
+			}
+		case q.form.packed[0].Format == kernel.Int16:
+			n = max(n, kernel.QuantizedLen(w.blockRows, q.k))
+		case q.alpha != 1:
+			n = max(n, w.blockRows*q.k)
+		}
+	}
+	return n
+}
+
+func (w sumWork) bind(prog *program, dst, other *value) phase {
+	to := dst.f()
+	var from []float32
+	if other != nil {
+		if from = other.f(); len(to) > 0 && &from[0] == &to[0] {
+			from = nil
+		}
+	}
 	return func(worker, workers int) {
-		m0, m1, n0, n1 := split(q.m, q.n, worker, workers)
-		multiply(dst, q.n, a, q.a.rowStep, q.a.colStep, b, q.b.rowStep, q.b.colStep, m0, m1, n0, n1, q.k, q.alpha, keep)
+		r := split(w.m, w.n, worker, workers)
+		scratch := prog.scratch(worker)
+		for m0 := r.M0; m0 < r.M1; m0 += w.blockRows {
+			m1 := min(m0+w.blockRows, r.M1)
+			if from != nil {
+				for i := m0; i < m1; i++ {
+					copy(to[i*w.n+r.N0:i*w.n+r.N1], from[i*w.n+r.N0:])
+				}
+			}
+			block := kernel.Range{M0: m0, M1: m1, N0: r.N0, N1: r.N1}
+			for i, q := range w.products {
+				q.compute(to, block, i > 0 || other != nil, scratch)
+			}
+		}
 	}
 }
 
-// split returns a worker's rows and columns of a product: a range of the longer side.
-func split(m, n, worker, workers int) (m0, m1, n0, n1 int) {
-	m1, n1 = m, n
-	if m >= n || m >= 16*workers {
-		m0, m1 = share(m, 4, worker, workers)
+// split returns a worker's part of a product: rows, or columns where there are few rows, so that each part of the
+// right operand is read by one worker.
+func split(m, n, worker, workers int) kernel.Range {
+	r := kernel.Range{M1: m, N1: n}
+	if m >= 32*workers || n < m {
+		r.M0, r.M1 = share(m, kernel.TileRows(), worker, workers)
 	} else {
-		n0, n1 = share(n, align, worker, workers)
+		r.N0, r.N1 = share(n, kernel.TileCols(), worker, workers)
 	}
-	return
+	return r
+}
+
+// compute computes a block of the product, or adds it to what is there.
+func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []float32) {
+	a := q.a.f()
+	scaleAfter := q.alpha != 1 && !add
+	if q.aT {
+		kernel.MatMul(dst, q.n, kernel.RowMajor(a, q.m).T(), kernel.RowMajor(q.b.f(), q.n), q.k, r, add, scratch)
+	} else {
+		rows := kernel.Range{M1: r.M1 - r.M0, N0: r.N0, N1: r.N1}
+		x, to := a[r.M0*q.k:r.M1*q.k], dst[r.M0*q.n:]
+		if q.alpha != 1 && add {
+			scaled := scratch[:len(x)]
+			scratch = scratch[len(x):]
+			kernel.Scale(scaled, x, q.alpha)
+			x = scaled
+		}
+		switch {
+		case q.form == nil:
+			b := kernel.RowMajor(q.b.f(), q.n)
+			if q.bT {
+				b = kernel.RowMajor(q.b.f(), q.k).T()
+			}
+			kernel.MatMul(to, q.n, kernel.RowMajor(x, q.k), b, q.k, rows, add, scratch)
+		case q.form.packed[0].Format == kernel.Int16:
+			z := kernel.NewQuantized(rows.M1, q.k, scratch)
+			z.Quantize(x, q.k, 0, rows.M1)
+			kernel.GemmInt16(to, q.n, z, q.form.packed[0], rows, add)
+		default:
+			kernel.Gemm(to, q.n, x, q.k, q.form.packed[0], rows, add)
+		}
+	}
+	if scaleAfter {
+		for i := r.M0; i < r.M1; i++ {
+			row := dst[i*q.n+r.N0 : i*q.n+r.N1]
+			kernel.Scale(row, row, q.alpha)
+		}
+	}
 }
 
 func (p *planner) lowerMatMul(n *graph.Node, op graph.MatMul) {
 	a, b, dst := p.use(n.In[0]), p.use(n.In[1]), p.wanted(n, 0)
 	m, cols, k := n.Dim(-2), n.Dim(-1), n.In[0].Dim(-1)
-	aRow, aCol, bRow, bCol := k, 1, cols, 1
 	if op.TransA {
 		k = n.In[0].Dim(-2)
-		aRow, aCol = 1, m
-	}
-	if op.TransB {
-		bRow, bCol = 1, k
 	}
 	batch := n.Size() / max(m*cols, 1)
-	p.emit(&instr{node: n, in: []*value{a, b}, out: []*value{dst}, bind: func(*program) []phase {
+	p.emit(&instr{node: n, in: []*value{a, b}, out: []*value{dst}, scratch: kernel.MatMulScratch, bind: func(prog *program) []phase {
 		dst, a, b := dst.f(), a.f(), b.f()
 		return []phase{func(worker, workers int) {
 			lo, hi := share(batch*m, 1, worker, workers)
 			for lo < hi {
 				i, row := lo/m, lo%m
 				end := min(m, row+hi-lo)
-				multiply(dst[i*m*cols:], cols, a[i*m*k:], aRow, aCol, b[i*k*cols:], bRow, bCol, row, end, 0, cols, k, 1, false)
+				x, y := kernel.RowMajor(a[i*m*k:], k), kernel.RowMajor(b[i*k*cols:], cols)
+				if op.TransA {
+					x = kernel.RowMajor(a[i*m*k:], m).T()
+				}
+				if op.TransB {
+					y = kernel.RowMajor(b[i*k*cols:], k).T()
+				}
+				kernel.MatMul(dst[i*m*cols:], cols, x, y, k, kernel.Range{M0: row, M1: end, N1: cols}, false, prog.scratch(worker))
 				lo += end - row
 			}
 		}}
 	}})
-}
-
-// multiply is c = α·a·b, or c += α·a·b to keep what is there, for the rows m0 … m1−1 and columns n0 … n1−1.
-func multiply(c []float32, ldc int, a []float32, aRow, aCol int, b []float32, bRow, bCol int, m0, m1, n0, n1, k int, alpha float32, keep bool) {
-	for i := m0; i < m1; i++ {
-		to := c[i*ldc : i*ldc+n1]
-		if !keep {
-			clear(to[n0:])
-		}
-		if bCol == 1 {
-			for l := range k {
-				x := alpha * a[i*aRow+l*aCol]
-				row := b[l*bRow : l*bRow+n1]
-				for j := n0; j < n1; j++ {
-					to[j] += x * row[j]
-				}
-			}
-			continue
-		}
-		for j := n0; j < n1; j++ {
-			var s float32
-			at := j * bCol
-			for l := range k {
-				s += a[i*aRow+l*aCol] * b[at+l*bRow]
-			}
-			to[j] += alpha * s
-		}
-	}
 }

@@ -49,6 +49,7 @@ func (p *program) Run(ctx context.Context, in engine.Feeds) error {
 		return err
 	}
 	p.refresh()
+	p.packStale()
 	if p.phases == nil {
 		p.bind()
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
@@ -49,13 +50,14 @@ func (p *planner) lowerRoPE(n *graph.Node, op graph.RoPE) {
 			for r := lo; r < hi; r++ {
 				x, y := x[r*d:(r+1)*d], dst[r*d:(r+1)*d]
 				cos, sin := cos[r/heads*pairs:][:pairs], sin[r/heads*pairs:][:pairs]
+				if !op.Interleaved {
+					copy(y, x)
+					kernel.Rotate(y, cos, sin, op.Inverse)
+					continue
+				}
 				for i, c := range cos {
-					a, b := i, i+pairs
-					if op.Interleaved {
-						a, b = 2*i, 2*i+1
-					}
-					s := sin[i] * sign
-					y[a], y[b] = x[a]*c-x[b]*s, x[b]*c+x[a]*s
+					a, b, s := x[2*i], x[2*i+1], sin[i]*sign
+					y[2*i], y[2*i+1] = a*c-b*s, b*c+a*s
 				}
 				copy(y[2*pairs:], x[2*pairs:])
 			}

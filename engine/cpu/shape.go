@@ -3,6 +3,7 @@ package cpu
 import (
 	"slices"
 
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
@@ -255,7 +256,8 @@ func (p *planner) lowerScatterRows(n *graph.Node, rows, index *value, skip int32
 				}
 				for r, i := range index {
 					if i >= 0 && i != skip {
-						accumulate(dst[int(i)*width+lo:int(i)*width+hi], rows[r*width+lo:])
+						to := dst[int(i)*width+lo : int(i)*width+hi]
+						kernel.Add(to, to, rows[r*width+lo:])
 					}
 				}
 			},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -224,14 +225,27 @@ func wantEntries(t *testing.T, dir string, want ...string) {
 	}
 }
 
-// writerEnv names the folder for TestMain to save into without end.
-const writerEnv = "TUNESMITH_TEST_CHECKPOINT_WRITER"
+// Environment of a process that saves.
+const (
+	writerEnv = "TUNESMITH_TEST_CHECKPOINT_WRITER" // the folder to save into without end
+	onceEnv   = "TUNESMITH_TEST_CHECKPOINT_ONCE"   // the only step to save
+)
 
-// TestMain is also the process that TestKilledWriter kills: it saves, prunes and saves again.
+// TestMain is also the process that other tests kill: it saves, prunes and saves again.
 func TestMain(m *testing.M) {
 	root := os.Getenv(writerEnv)
 	if root == "" {
 		os.Exit(m.Run())
+	}
+	if step, err := strconv.Atoi(os.Getenv(onceEnv)); err == nil {
+		if _, err = SaveState(root, someState(step)); err == nil {
+			err = Prune(root, 2)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	_, step, err := Latest(root)
 	for n := 2 * step; err == nil; n++ {

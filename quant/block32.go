@@ -144,7 +144,7 @@ func encodeQ5_1(dst []byte, src []float32) {
 
 // code shifts a scaled element to the range of the codes, half a step up, and cuts it.
 func code(scaled, shift float32, most byte) byte {
-	return min(most, byte(max(0, int32(scaled+shift))))
+	return min(most, byte(max(0, int32(float32(scaled)+shift))))
 }
 
 func inverse(d float32) float32 {

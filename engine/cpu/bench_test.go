@@ -21,7 +21,7 @@ var profile = flag.Bool("profile", false, "list the time of each kind of instruc
 type llama struct {
 	layers, c, f, h, g, d, v int
 	rank                     int
-	recompute                bool
+	recompute, full          bool
 }
 
 var smol135 = llama{layers: 30, c: 576, f: 1536, h: 9, g: 3, d: 64, v: 49152, rank: 16}
@@ -32,6 +32,7 @@ func (l llama) step(t testing.TB, b, s int) (*graph.Graph, *engine.Store, engine
 	rng := rand.New(rand.NewPCG(1, 2))
 	var trained []*graph.Node
 	param := func(g *graph.Graph, name string, trains bool, shape ...int) *graph.Node {
+		trains = trains || l.full
 		n := g.Param(name, trains, shape...)
 		if _, ok := store.Get(name); ok {
 			return n

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"math"
 
 	"tunesmith/graph"
 )
@@ -137,12 +138,18 @@ func (p *planner) lowerInt(n *graph.Node) error {
 	return nil
 }
 
+// anyBelow is the lower bound of integers whose negative values all mean "none".
+const anyBelow = math.MinInt32
+
 // checkRange has every run refused in which a value of the integer node is not within lo … hi−1.
 func (p *planner) checkRange(what string, n *graph.Node, lo, hi int) {
 	v := p.use(n)
 	p.checks = append(p.checks, func() error {
 		for at, i := range v.i()[:v.size] {
 			if int(i) < lo || int(i) >= hi {
+				if lo == anyBelow {
+					return fmt.Errorf("%s %d at place %d: want at most %d", what, i, at, hi-1)
+				}
 				return fmt.Errorf("%s %d at place %d: want %d … %d", what, i, at, lo, hi-1)
 			}
 		}

@@ -216,7 +216,7 @@ const noRow = -1
 func (p *planner) lowerGatherRows(n *graph.Node) {
 	x, index, dst := p.use(n.In[0]), p.use(n.In[1]), p.wanted(n, 0)
 	rows := n.In[0].Dim(0)
-	p.checkRange("row index", n.In[1], minInt32, rows)
+	p.checkRange("row index", n.In[1], anyBelow, rows)
 	width := n.In[0].Size() / max(rows, 1)
 	p.emit(&instr{node: n, in: []*value{x}, out: []*value{dst}, bind: func(*program) []phase {
 		dst, x, index := dst.f(), x.f(), index.i()
@@ -233,8 +233,6 @@ func (p *planner) lowerGatherRows(n *graph.Node) {
 		}}
 	}})
 }
-
-const minInt32 = -1 << 31
 
 // lowerScatterRows adds rows to where their index says, except those of a negative index and those of skip. A
 // worker has a range of columns, so that rows are added in their order.
@@ -264,7 +262,7 @@ func (p *planner) lowerScatterRows(n *graph.Node, rows, index *value, skip int32
 		}
 	}})
 	if _, ok := n.Op.(graph.ScatterRows); ok {
-		p.checkRange("row index", n.In[1], minInt32, count)
+		p.checkRange("row index", n.In[1], anyBelow, count)
 	}
 }
 

@@ -1,0 +1,264 @@
+package cpu
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"testing"
+
+	"tunesmith/engine"
+	"tunesmith/engine/cpu/kernel"
+	"tunesmith/graph"
+	"tunesmith/graph/reference"
+	"tunesmith/quant"
+)
+
+// odd is a model whose sizes are no multiples of anything, larger than every block of the kernels.
+var odd = llama{layers: 2, c: 72, f: 150, h: 6, g: 2, d: 14, v: 1100, rank: 5}
+
+// wide64 returns the values of a store in double precision.
+func wide64(s *engine.Store) map[string][]float64 {
+	out := map[string][]float64{}
+	for _, t := range s.All() {
+		v := make([]float64, t.Size())
+		for i, x := range t.Float32s() {
+			v[i] = float64(x)
+		}
+		out[t.Name] = v
+	}
+	return out
+}
+
+// fill gives the updates values other than 0, and positions without a target.
+func fill(s *engine.Store, feeds engine.Feeds) {
+	for _, t := range s.Trainable() {
+		for i := range t.Values {
+			t.Values[i] += float32(math.Sin(float64(i))) / 10
+		}
+		t.Touch()
+	}
+	targets := feeds["targets"].([]int32)
+	for i := range targets {
+		if i%3 == 0 {
+			targets[i] = -1
+		}
+	}
+}
+
+func TestStepAgainstReference(t *testing.T) {
+	for _, full := range []bool{false, true} {
+		l := odd
+		l.full = full
+		g, s, feeds := l.step(t, 2, 131)
+		fill(s, feeds)
+		want, err := reference.Run(g, wide64(s), feeds)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, level := range kernel.Available() {
+			t.Run(fmt.Sprintf("%s/full=%v", level, full), func(t *testing.T) {
+				useLevel(t, level)
+				bits := map[engine.Precision]map[string][]float32{}
+				for _, precision := range []engine.Precision{engine.FP32, engine.Mixed} {
+					for _, workers := range workerCounts {
+						b, err := engine.Open("cpu", engine.Options{Precision: precision, Workers: workers})
+						if err != nil {
+							t.Fatal(err)
+						}
+						have := runOn(t, b, g, s, feeds)
+						b.Close()
+						if bits[precision] == nil {
+							bits[precision] = have
+						}
+						sameBits(t, fmt.Sprint(precision, " with ", workers, " workers"), have, bits[precision])
+					}
+				}
+				for name, w := range want {
+					if e := relative(bits[engine.FP32][name], w); e > 1e-4 {
+						t.Errorf("fp32: %s is off by %.2g of its size", name, e)
+					}
+					if e := relative(bits[engine.Mixed][name], w); e > 1e-2 { // bfloat16 would be off by about 2e-2
+						t.Errorf("mixed: %s is off by %.2g of its size", name, e)
+					}
+				}
+			})
+		}
+	}
+}
+
+// useLevel runs the rest of the test at a level of kernels.
+func useLevel(t *testing.T, l kernel.Level) {
+	before := kernel.Active()
+	if err := kernel.Use(l); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := kernel.Use(before); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// relative returns the root of the mean squared error over that of the values.
+func relative(have []float32, want []float64) float64 {
+	var e, w float64
+	for i, x := range want {
+		d := float64(have[i]) - x
+		e += d * d
+		w += x * x
+	}
+	return math.Sqrt(e / max(w, 1e-30))
+}
+
+func TestRecomputationOfModel(t *testing.T) {
+	l := odd
+	g, s, feeds := l.step(t, 1, 70)
+	fill(s, feeds)
+	l.recompute = true
+	again, _, _ := l.step(t, 1, 70)
+	b := openWith(t, 2)
+	defer b.Close()
+	sameBits(t, "recomputation", runOn(t, b, again, s, feeds), runOn(t, b, g, s, feeds))
+	kept, err := b.Compile(g, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut, err := b.Compile(again, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, c := kept.Memory().Activations, cut.Memory().Activations; c >= k {
+		t.Errorf("activations take %d bytes with recomputation, %d without", c, k)
+	}
+}
+
+func TestMemoryIsWhatIsAllocated(t *testing.T) {
+	l := llama{layers: 2, c: 256, f: 512, h: 4, g: 2, d: 64, v: 8192, rank: 4}
+	g, s, feeds := l.step(t, 2, 256)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	b := openWith(t, 2)
+	p, err := b.Compile(g, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.Memory()
+	if err := p.Run(context.Background(), feeds); err != nil {
+		t.Fatal(err)
+	}
+	grown := heap() - before
+	var stored int64 // was there before
+	for _, x := range s.All() {
+		stored += int64(len(x.Values)) * 4
+		if x.Name == "embed" {
+			stored += int64(len(x.Data))
+		}
+	}
+	if diff := math.Abs(float64(grown-(m.Total()-stored))) / float64(m.Total()); diff > 0.02 {
+		t.Errorf("planned %d bytes beside the store's, the heap has grown by %d", m.Total()-stored, grown)
+	}
+	if total := int64(len(b.arena)+len(p.(*program).outputMemory))*4 + int64(p.(*program).intSize)*4; total != m.Activations {
+		t.Errorf("activations: planned %d bytes, allocated %d", m.Activations, total)
+	}
+	var workspace int64
+	for _, s := range b.scratch {
+		workspace += int64(len(s)) * 4
+	}
+	if workspace != m.Workspace {
+		t.Errorf("workspace: planned %d bytes, allocated %d", m.Workspace, workspace)
+	}
+	if again := p.Memory(); again != m {
+		t.Errorf("memory changes with a run: %+v, before %+v", again, m)
+	}
+	runtime.KeepAlive(p)
+	b.Close()
+}
+
+func TestProgramsShareWeights(t *testing.T) {
+	g, s, _ := odd.step(t, 1, 40)
+	longer, _, _ := odd.step(t, 1, 60)
+	b := openWith(t, 1)
+	defer b.Close()
+	forms := func(g *graph.Graph) (out []*form) {
+		p, err := b.Compile(g, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = slices.Clone(p.(*program).forms)
+		slices.SortFunc(out, func(x, y *form) int {
+			return cmp.Or(cmp.Compare(x.tensor.Name, y.tensor.Name), cmp.Compare(x.layout, y.layout))
+		})
+		return out
+	}
+	if x, y := forms(g), forms(longer); len(x) == 0 || !slices.Equal(x, y) {
+		t.Errorf("two programs over one store have %d and %d forms, not all the same", len(x), len(y))
+	}
+}
+
+// TestTrainedWeightsAreReadAnew changes trained values between runs, as an optimizer does.
+func TestTrainedWeightsAreReadAnew(t *testing.T) {
+	g, s, feeds := odd.step(t, 1, 40)
+	b := openWith(t, 2)
+	defer b.Close()
+	p, err := b.Compile(g, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := p.Run(context.Background(), feeds); err != nil {
+			t.Fatal(err)
+		}
+		fill(s, engine.Feeds{"targets": []int32{}})
+	}
+	if err := p.Run(context.Background(), feeds); err != nil {
+		t.Fatal(err)
+	}
+	fresh := openWith(t, 1)
+	defer fresh.Close()
+	want := runOn(t, fresh, g, s, feeds)
+	have := map[string][]float32{}
+	for _, o := range g.Outputs {
+		have[o.Name] = p.Output(o.Name)
+	}
+	sameBits(t, "after two changes", have, want)
+}
+
+// TestStorage runs the same model with frozen weights in several formats and as the values that these hold.
+func TestStorage(t *testing.T) {
+	l := llama{layers: 1, c: 64, f: 96, h: 2, g: 1, d: 32, v: 600, rank: 2}
+	for _, format := range []quant.Format{quant.F32, quant.F16, quant.Q8_0, quant.Q4_1, quant.Q5_0} {
+		g, s, feeds := l.step(t, 1, 20)
+		values := engine.NewStore()
+		for _, x := range s.All() {
+			if x.Values == nil {
+				v := x.Float32s()
+				x.Format, x.Data = format, make([]byte, format.Bytes(len(v)))
+				format.Quantize(x.Data, v)
+			}
+			y := &engine.Tensor{Name: x.Name, Shape: x.Shape, Values: x.Float32s(), Trainable: x.Trainable}
+			if err := values.Add(y); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b := openWith(t, 2)
+		sameBits(t, format.String(), runOn(t, b, g, s, feeds), runOn(t, b, g, values, feeds))
+		p, err := b.Compile(g, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range p.(*program).forms {
+			if f.layout == plain && len(f.tensor.Shape) > 1 {
+				t.Errorf("%s: %q is kept in single precision", format, f.tensor.Name)
+			}
+		}
+		b.Close()
+	}
+}

@@ -50,6 +50,9 @@ func (f *fields) turns(path string, value any) (turns, error) {
 	for i, element := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		o, err := asObject(at, element)
+		if _, isText := element.(string); isText {
+			return t, bad("name the roles; or, if they are texts of user and assistant in turn, set format: "+string(Texts), "%s: want an object, have text", at)
+		}
 		if err != nil {
 			return t, err
 		}
@@ -299,6 +302,35 @@ func readConversation(f *fields) (Record, error) {
 		return Record{}, err
 	}
 	return Record{Kind: Chat, Messages: t.messages, Train: t.train, Tools: tools}, nil
+}
+
+// readTexts reads conversations that are lists of texts, of the user and the assistant in turn.
+func readTexts(f *fields) (Record, error) {
+	path, value, err := f.need("messages")
+	if err != nil {
+		return Record{}, err
+	}
+	list, err := asList(path, value)
+	if err != nil {
+		return Record{}, err
+	}
+	var t turns
+	for i, element := range list {
+		text, err := asText(fmt.Sprintf("%s[%d]", path, i), element)
+		if err != nil {
+			return Record{}, err
+		}
+		role := user
+		if i%2 == 1 {
+			role = assistant
+		}
+		t.add(role, text, role == assistant)
+	}
+	if err := f.checkTurns(path, t); err != nil {
+		return Record{}, err
+	}
+	t, err = f.withSystem(t)
+	return Record{Kind: Chat, Messages: t.messages, Train: t.train}, err
 }
 
 // checkTurns looks at the order of a conversation that is to be trained.

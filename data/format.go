@@ -17,6 +17,7 @@ const (
 	Auto             Format = ""
 	Messages         Format = "messages"          // OpenAI: messages of role and content
 	ShareGPT         Format = "sharegpt"          // conversations of from and value
+	Texts            Format = "turns"             // messages that are texts, of user and assistant in turn; never guessed
 	Alpaca           Format = "alpaca"            // instruction, input, output
 	PromptCompletion Format = "prompt_completion" // prompt, completion
 	PlainText        Format = "text"              // text
@@ -39,6 +40,7 @@ type form struct {
 var forms = []form{
 	{Messages, []string{"messages"}, readConversation},
 	{ShareGPT, []string{"messages"}, readConversation},
+	{Texts, []string{"messages"}, readTexts},
 	{Alpaca, []string{"instruction", "output"}, readAlpaca},
 	{PromptCompletion, []string{"prompt", "completion"}, readPromptCompletion},
 	{PlainText, []string{"text"}, readText},
@@ -77,6 +79,7 @@ var aliases = map[string][]string{
 	"instruction": {"instruction", "question", "query"},
 	"input":       {"input", "context"},
 	"output":      {"output", "response", "answer"},
+	"completion":  {"completion", "response"},
 	"label":       {"label", "kto_tag"},
 	"chosen":      {"chosen", "preferred_output", "preferred_completion"},
 	"rejected":    {"rejected", "non_preferred_output", "non_preferred_completion", "rejected_response", "rejected_messages"},

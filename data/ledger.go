@@ -92,7 +92,7 @@ func (m *Mode) UnmarshalText(text []byte) error {
 // kept is how many problems of one level a ledger holds in memory; the sink gets all of them.
 const kept = 10_000
 
-// shown is how many problems an error message lists.
+// shown is how many kinds of problems an error message lists.
 const shown = 20
 
 // Ledger lists what happened to records that are not used as they stand. It may be used by several goroutines.
@@ -164,15 +164,39 @@ type Error struct {
 	Total    int // may exceed len(Problems)
 }
 
-// Error lists the first problems, one a line.
+// Error lists the first problems, one a line; those that differ in their place alone share a line.
 func (e *Error) Error() string {
+	type kind struct{ file, reason, remedy string }
+	var order []kind
+	same := map[kind][]*Problem{}
+	for i := range e.Problems {
+		p := &e.Problems[i]
+		k := kind{p.File, p.Reason, p.Remedy}
+		if same[k] == nil {
+			order = append(order, k)
+		}
+		same[k] = append(same[k], p)
+	}
 	var b strings.Builder
-	for i := range e.Problems[:min(shown, len(e.Problems))] {
-		b.WriteString(e.Problems[i].Error())
+	told := 0
+	for _, k := range order[:min(shown, len(order))] {
+		list := same[k]
+		told += len(list)
+		b.WriteString(list[0].Error())
+		if n := len(list) - 1; n > 0 {
+			fmt.Fprintf(&b, " (and %d more:", n)
+			for _, p := range list[1:min(6, len(list))] {
+				fmt.Fprintf(&b, " %s", strings.TrimPrefix(strings.TrimPrefix(p.Position.String(), p.File), ":"))
+			}
+			if n > 5 {
+				b.WriteString(" …")
+			}
+			b.WriteByte(')')
+		}
 		b.WriteByte('\n')
 	}
-	if e.Total > shown {
-		fmt.Fprintf(&b, "... and %d more\n", e.Total-min(shown, len(e.Problems)))
+	if e.Total > told {
+		fmt.Fprintf(&b, "... and %d of other kinds\n", e.Total-told)
 	}
 	fmt.Fprintf(&b, "%s cannot be used: mend them, or read in mode skip to leave them out and list them", plural(e.Total, "record"))
 	return b.String()

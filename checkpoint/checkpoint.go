@@ -37,7 +37,9 @@ const (
 
 // Open reads a .safetensors file, a .safetensors.index.json, a .gguf file, or a directory that holds the weights of a
 // model or an adapter. Nothing but headers is read. A weight that bitsandbytes has stored in 4 bits, in several tensors,
-// appears as the one tensor that they stand for.
+// appears as the one tensor that they stand for, without Data: see Tensor.Bytes.
+//
+// The file must not be cut while it is open: reading what a mapping has lost ends the program.
 func Open(path string) (File, error) {
 	info, err := os.Stat(path)
 	if err != nil {

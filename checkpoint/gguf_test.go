@@ -71,6 +71,7 @@ func TestGGUFWriteRefuses(t *testing.T) {
 		"at most 4 dimensions":    {tensors: []Tensor{Float32Tensor("x", []int{1, 1, 1, 1, 1}, []float32{1})}},
 		"no place in GGUF":        {tensors: []Tensor{{Name: "x", Shape: []int{1}, Format: quant.U8, Data: []byte{1}}}},
 		"shape [0] in format F32": {tensors: []Tensor{Float32Tensor("x", []int{0}, nil)}},
+		"is not UTF-8":            {tensors: []Tensor{Float32Tensor("\xff", []int{1}, []float32{1})}},
 		"rows of 33":              {tensors: []Tensor{{Name: "x", Shape: []int{33}, Format: quant.Q4_0, Data: make([]byte, 18)}}},
 	} {
 		path := filepath.Join(t.TempDir(), "x.gguf")

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"tunesmith/internal/atomicfile"
 	"tunesmith/quant"
@@ -57,8 +58,8 @@ func ggufHeader(meta []KV, tensors []Tensor) (b []byte, align uint64, err error)
 	b = le.AppendUint64(b, uint64(len(meta)))
 	keys := make(map[string]any, len(meta))
 	for _, kv := range meta {
-		if _, ok := keys[kv.Key]; ok || len(kv.Key) > ggufMaxKey {
-			return nil, 0, fmt.Errorf("metadata key %.80q stands twice or is longer than %d bytes", kv.Key, ggufMaxKey)
+		if _, ok := keys[kv.Key]; ok || len(kv.Key) > ggufMaxKey || !utf8.ValidString(kv.Key) {
+			return nil, 0, fmt.Errorf("metadata key %.80q stands twice, is longer than %d bytes or is not UTF-8", kv.Key, ggufMaxKey)
 		}
 		keys[kv.Key] = kv.Value
 		b = appendString(b, kv.Key)

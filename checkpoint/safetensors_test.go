@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,6 +115,7 @@ func TestSafetensorsWriteRefuses(t *testing.T) {
 		"takes 8 bytes, have 4":   {{Name: "x", Shape: []int{2}, Data: x.Data}},
 		"takes 4 bytes, have 0":   {{Name: "x", Shape: []int{1}}},
 		"negative dimension":      {{Name: "x", Shape: []int{-1, -1}, Data: x.Data}},
+		"is not UTF-8":            {{Name: "\xff", Shape: []int{1}, Data: x.Data}},
 		"format 99 is unknown":    {{Name: "x", Shape: []int{1}, Format: 99, Data: x.Data}},
 	} {
 		path := filepath.Join(t.TempDir(), "x.safetensors")
@@ -123,6 +125,12 @@ func TestSafetensorsWriteRefuses(t *testing.T) {
 		if entries, _ := os.ReadDir(filepath.Dir(path)); len(entries) != 0 {
 			t.Errorf("%s: left behind: %v", want, entries)
 		}
+	}
+}
+
+func TestSafetensorsMetadataIsUTF8(t *testing.T) {
+	if err := EncodeSafetensors(io.Discard, nil, map[string]string{"a": "\xff"}); err == nil || !strings.Contains(err.Error(), "want UTF-8") {
+		t.Errorf("have %v", err)
 	}
 }
 

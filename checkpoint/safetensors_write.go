@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"unicode/utf8"
 
 	"tunesmith/internal/atomicfile"
 )
@@ -55,9 +56,11 @@ func safetensorsHeader(tensors []Tensor, meta map[string]string) ([]byte, error)
 	text := json.NewEncoder(b)
 	text.SetEscapeHTML(false)
 	put := func(v any) error {
-		err := text.Encode(v)
+		if err := text.Encode(v); err != nil {
+			return err
+		}
 		b.Truncate(b.Len() - 1) // the encoder ends with a newline
-		return err
+		return nil
 	}
 	separator := byte('{')
 	member := func(name string, v any) error {
@@ -68,6 +71,11 @@ func safetensorsHeader(tensors []Tensor, meta map[string]string) ([]byte, error)
 		}
 		b.WriteByte(':')
 		return put(v)
+	}
+	for key, v := range meta {
+		if !utf8.ValidString(key) || !utf8.ValidString(v) {
+			return nil, fmt.Errorf("metadata %q: %q: want UTF-8", key, v)
+		}
 	}
 	if len(meta) > 0 {
 		if err := member(metadataKey, meta); err != nil {

@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"encoding/binary"
 	"fmt"
+	"unicode/utf8"
 	"unsafe"
 
 	"tunesmith/quant"
@@ -110,6 +111,9 @@ func wholeBlocks(shape []int, f quant.Format) error {
 
 // storedSize returns the bytes that a tensor takes, after the checks that every writer needs.
 func (t Tensor) storedSize() (int, error) {
+	if !utf8.ValidString(t.Name) {
+		return 0, fmt.Errorf("tensor name %q is not UTF-8", t.Name)
+	}
 	if !t.Format.Known() {
 		return 0, fmt.Errorf("tensor %q: %v is unknown", t.Name, t.Format)
 	}

@@ -13,7 +13,7 @@ type Book4 uint8
 
 // The 4-bit code books.
 const (
-	NF4Book Book4 = iota // quantiles of the normal distribution (Dettmers 2023, "QLoRA"), in ascending order
+	NF4Book Book4 = iota // quantiles of the normal distribution (Dettmers 2023, arXiv 2305.14314), in ascending order
 	FP4Book              // a sign, two bits of exponent, one of fraction
 )
 

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -56,101 +55,57 @@ func newAddedTokens(list []addedToken, m model, norm normalizer) *addedTokens {
 			a.special[tok.Content] = true
 		}
 	}
-	for i := range a.list {
-		tok := &a.list[i]
-		pattern, in := text{s: tok.Content}, &a.raw
-		if tok.Normalized {
-			in = &a.normalized
-			if norm != nil {
-				norm.normalize(&pattern)
+	for _, special := range []bool{true, false} { // of two tokens with one pattern, the special one counts
+		for i := range a.list {
+			tok := &a.list[i]
+			if tok.Special != special {
+				continue
 			}
+			pattern, in := text{s: tok.Content}, &a.raw
+			if tok.Normalized {
+				in = &a.normalized
+				if norm != nil {
+					norm.normalize(&pattern)
+				}
+			}
+			in.add(pattern.s, tok)
+			a.byID[tok.ID] = pattern.s
 		}
-		in.add(pattern.s, tok)
-		a.byID[tok.ID] = pattern.s
 	}
 	return a
 }
 
-// finder cuts a text at tokens: the leftmost, and of those the longest. It is a trie over bytes, children in a
-// chain of siblings.
+// finder cuts a text at tokens: the leftmost, and of those the longest.
 type finder struct {
-	root  [256]int32 // index into nodes, 0 for none
-	nodes []trieNode // node 0 is not used
-}
-
-type trieNode struct {
-	child, sibling int32
-	tok            *addedToken
-	c              byte
+	tokens []*addedToken
+	trie   trie
+	first  [256]bool // bytes that a token begins with
 }
 
 func (f *finder) add(pattern string, tok *addedToken) {
-	if pattern == "" {
-		return
+	if _, n := f.trie.longest(pattern); n == len(pattern) {
+		return // taken, or empty
 	}
-	if len(f.nodes) == 0 {
-		f.nodes = append(f.nodes, trieNode{})
-	}
-	at := f.root[pattern[0]]
-	if at == 0 {
-		at = f.grow(pattern[0], 0)
-		f.root[pattern[0]] = at
-	}
-	for i := 1; i < len(pattern); i++ {
-		to := f.child(at, pattern[i])
-		if to == 0 {
-			to = f.grow(pattern[i], f.nodes[at].child)
-			f.nodes[at].child = to
-		}
-		at = to
-	}
-	if f.nodes[at].tok == nil {
-		f.nodes[at].tok = tok
-	}
-}
-
-func (f *finder) grow(c byte, sibling int32) int32 {
-	f.nodes = append(f.nodes, trieNode{c: c, sibling: sibling})
-	return int32(len(f.nodes) - 1)
-}
-
-func (f *finder) child(at int32, c byte) int32 {
-	to := f.nodes[at].child
-	for to != 0 && f.nodes[to].c != c {
-		to = f.nodes[to].sibling
-	}
-	return to
-}
-
-// longest returns the longest token that begins s, and the length of its pattern.
-func (f *finder) longest(s string) (tok *addedToken, n int) {
-	at := f.root[s[0]]
-	for i := 1; at != 0; i++ {
-		if f.nodes[at].tok != nil {
-			tok, n = f.nodes[at].tok, i
-		}
-		if i == len(s) {
-			break
-		}
-		at = f.child(at, s[i])
-	}
-	return tok, n
+	f.first[pattern[0]] = true
+	f.trie.add(pattern, int32(len(f.tokens)))
+	f.tokens = append(f.tokens, tok)
 }
 
 // find appends the parts of s: tokens found, and the text between them. With literal, special tokens stay text.
 func (f *finder) find(dst []cut, s string, literal bool) []cut {
 	done := 0 // s is cut up to here
-	if len(f.nodes) > 0 {
+	if len(f.tokens) > 0 {
 		for i := 0; i < len(s); {
-			if f.root[s[i]] == 0 {
+			if !f.first[s[i]] {
 				i++
 				continue
 			}
-			tok, n := f.longest(s[i:])
-			if tok == nil {
+			found, n := f.trie.longest(s[i:])
+			if n == 0 {
 				i++
 				continue
 			}
+			tok := f.tokens[found]
 			start, stop := i, i+n
 			i = stop
 			if literal && tok.Special {
@@ -188,15 +143,10 @@ func beginsWithWord(s string) bool {
 	return n > 0 && isWord(r)
 }
 
-// isWord is \w of Unicode's annex C (UTS 18): alphabetic, marks, decimal numbers, connectors and joiners.
-func isWord(r rune) bool {
-	return unicode.IsLetter(r) || unicode.IsMark(r) || unicode.In(r, unicode.Nd, unicode.Nl, unicode.Pc, unicode.Other_Alphabetic, unicode.Join_Control)
-}
-
 func spaceBefore(s string, i int) int {
 	for i > 0 {
 		r, n := utf8.DecodeLastRuneInString(s[:i])
-		if !unicode.IsSpace(r) {
+		if !isSpace(r) {
 			break
 		}
 		i -= n
@@ -207,7 +157,7 @@ func spaceBefore(s string, i int) int {
 func spaceAfter(s string, i int) int {
 	for i < len(s) {
 		r, n := utf8.DecodeRuneInString(s[i:])
-		if !unicode.IsSpace(r) {
+		if !isSpace(r) {
 			break
 		}
 		i += n

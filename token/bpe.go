@@ -10,9 +10,8 @@ import (
 // bpe is byte-pair encoding: a piece is cut into its smallest symbols, and of all neighbours that have a merge
 // the one of lowest rank, the leftmost of those, is merged until none has.
 type bpe struct {
-	vocab  map[string]int32
-	tokens []string // by id
-	pairs  pairTable
+	vocabulary
+	pairs pairTable
 
 	ignoreMerges bool   // a piece that is a token is taken whole
 	byteFallback bool   // characters without a token become tokens <0x00> to <0xFF>
@@ -28,7 +27,7 @@ type bpe struct {
 
 // newBPE checks that merges, given as pairs of tokens in order of rank, stay within the vocabulary.
 func newBPE(vocab map[string]int32, merges [][2]string, prefix string) (*bpe, error) {
-	m := &bpe{vocab: vocab, unk: -1, prefix: prefix}
+	m := &bpe{vocabulary: vocabulary{ids: vocab}, unk: -1, prefix: prefix}
 	var err error
 	if m.tokens, err = byID(vocab); err != nil {
 		return nil, err
@@ -88,15 +87,15 @@ func (m *bpe) setBytes() bool {
 	}
 	bytes := new([256]int32)
 	for b, r := range byteRunes {
-		id, ok := m.vocab[string(r)]
+		id, ok := m.ids[string(r)]
 		if !ok {
 			return false
 		}
 		bytes[b] = id
 	}
 	m.bytes = bytes
-	m.words = make(map[string]int32, len(m.vocab))
-	for s, id := range m.vocab {
+	m.words = make(map[string]int32, len(m.ids))
+	for s, id := range m.ids {
 		if w, ok := fromByteRunes(s); ok {
 			m.words[string(w)] = id
 		}
@@ -117,26 +116,6 @@ func fromByteRunes(s string) ([]byte, bool) {
 	return out, true
 }
 
-func (m *bpe) id(token string) (int, bool) {
-	id, ok := m.vocab[token]
-	return int(id), ok
-}
-
-func (m *bpe) token(id int) (string, bool) {
-	if id < 0 || id >= len(m.tokens) || m.tokens[id] == "" && !m.isEmpty(id) {
-		return "", false
-	}
-	return m.tokens[id], true
-}
-
-func (m *bpe) isEmpty(id int) bool {
-	e, ok := m.vocab[""]
-	return ok && int(e) == id
-}
-
-func (m *bpe) count() int { return len(m.vocab) }
-func (m *bpe) limit() int { return len(m.tokens) }
-
 // word is a piece on its way from symbols to tokens.
 type word struct {
 	symbols []symbol
@@ -156,7 +135,7 @@ func (m *bpe) encode(dst []Piece, s string, base int) []Piece {
 			return append(dst, Piece{int(id), base, base + len(s)})
 		}
 	} else if m.ignoreMerges {
-		if id, ok := m.vocab[s]; ok {
+		if id, ok := m.ids[s]; ok {
 			return append(dst, Piece{int(id), base, base + len(s)})
 		}
 	}
@@ -206,7 +185,7 @@ func (m *bpe) symbols(w *word, s string) {
 			c += m.suffix
 		}
 		i += n
-		if id, ok := m.vocab[c]; ok {
+		if id, ok := m.ids[c]; ok {
 			flush()
 			w.add(id, n)
 			continue

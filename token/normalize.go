@@ -1,8 +1,7 @@
 package token
 
 import (
-	"strings"
-	"unicode"
+	"fmt"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -27,7 +26,7 @@ type form struct {
 	compose bool
 }
 
-var nfc = form{norm.NFC, true}
+var nfc, nfd = form{norm.NFC, true}, form{norm.NFD, false}
 
 func (n form) normalize(t *text) {
 	if n.form.IsNormalString(t.s) {
@@ -142,28 +141,6 @@ func compose(in []change) []change {
 	return out
 }
 
-// lowercase maps each character to small letters by itself; the final sigma has no rule.
-type lowercase struct{}
-
-func (lowercase) normalize(t *text) {
-	same := func(r rune) bool { return unicode.ToLower(r) == r }
-	if strings.IndexFunc(t.s, func(r rune) bool { return !same(r) }) < 0 {
-		return
-	}
-	e := newEditor(t, len(t.s)+8)
-	for i, r := range t.s {
-		switch {
-		case same(r):
-			e.copy(i, i+utf8.RuneLen(r))
-		case r == 'İ':
-			e.putString("i\u0307", i)
-		default:
-			e.putString(string(unicode.ToLower(r)), i)
-		}
-	}
-	*t = e.text()
-}
-
 func newNormalizer(c *component) (normalizer, error) {
 	switch c.kind {
 	case "Sequence":
@@ -171,13 +148,63 @@ func newNormalizer(c *component) (normalizer, error) {
 	case "NFC":
 		return nfc, nil
 	case "NFD":
-		return form{norm.NFD, false}, nil
+		return nfd, nil
 	case "NFKC":
 		return form{norm.NFKC, true}, nil
 	case "NFKD":
 		return form{norm.NFKD, false}, nil
 	case "Lowercase":
 		return lowercase{}, nil
+	case "StripAccents":
+		return keep(func(r rune) bool { return !isMark(r) }), nil
+	case "Strip":
+		return strip{c.flag("strip_left", true), c.flag("strip_right", true)}, c.err()
+	case "Prepend":
+		return prefix(c.text("prepend", "")), c.err()
+	case "Replace":
+		m, err := c.matcher()
+		return &replace{m, c.text("content", "")}, err
+	case "BertNormalizer":
+		return newBert(c)
+	case "Nmt":
+		return normSequence{keep(func(r rune) bool { return !nmtControl(r) }), mapRunes(nmtSpace)}, nil
+	case "ByteLevel":
+		return byteAlphabet{}, nil
+	case "Precompiled":
+		var blob []byte // base64 in JSON
+		c.decode("precompiled_charsmap", &blob)
+		if c.first != nil {
+			return nil, c.err()
+		}
+		m, err := newCharsmap(blob)
+		if err != nil {
+			return nil, fmt.Errorf("Precompiled: precompiled_charsmap: %w", err)
+		}
+		return precompiled{m}, nil
 	}
-	return nil, c.unknown("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase")
+	return nil, c.unknown("Sequence", "NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "Strip", "Prepend",
+		"Replace", "BertNormalizer", "Nmt", "ByteLevel", "Precompiled")
+}
+
+func newBert(c *component) (normalizer, error) {
+	var n normSequence
+	if c.flag("clean_text", true) {
+		n = append(n, keep(func(r rune) bool { return !isControl(r) }), mapRunes(func(r rune) rune {
+			if isSpace(r) {
+				return ' '
+			}
+			return r
+		}))
+	}
+	if c.flag("handle_chinese_chars", true) {
+		n = append(n, aroundHan{})
+	}
+	lower := c.flag("lowercase", true)
+	if c.flag("strip_accents", lower) {
+		n = append(n, nfd, keep(func(r rune) bool { return !isNonspacing(r) }))
+	}
+	if lower {
+		n = append(n, lowercase{})
+	}
+	return n, c.err()
 }

@@ -216,6 +216,12 @@ func newModel(c *component) (model, error) {
 	switch kind {
 	case "BPE":
 		return newModelBPE(c)
+	case "Unigram":
+		return newModelUnigram(c)
+	case "WordPiece":
+		return newModelWordPiece(c)
+	case "WordLevel":
+		return newModelWordLevel(c)
 	}
 	return nil, c.unknown("BPE", "WordPiece", "WordLevel", "Unigram")
 }

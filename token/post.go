@@ -15,16 +15,16 @@ type sequence struct {
 	number int   // 0 for the first text, 1 for the second, -1 for added tokens
 }
 
-// postProcessor adjusts the tokens of one or two texts and, with special, adds tokens around them.
+// postProcessor adjusts the tokens of one or two texts and, where asked to, adds tokens around them.
 type postProcessor interface {
-	process(seqs []sequence, t *Tokenizer, special bool) []sequence
+	process(seqs []sequence, t *Tokenizer, opt settings) []sequence
 }
 
 type postSequence []postProcessor
 
-func (p postSequence) process(seqs []sequence, t *Tokenizer, special bool) []sequence {
+func (p postSequence) process(seqs []sequence, t *Tokenizer, opt settings) []sequence {
 	for _, each := range p {
-		seqs = each.process(seqs, t, special)
+		seqs = each.process(seqs, t, opt)
 	}
 	return seqs
 }
@@ -48,8 +48,8 @@ func addedSequence(ids []int, typ int) sequence {
 // postTrim takes the white space that tokens begin or end with out of their offsets.
 type postTrim struct{ trim, prefix bool }
 
-func (p *postTrim) process(seqs []sequence, t *Tokenizer, _ bool) []sequence {
-	if p.trim {
+func (p *postTrim) process(seqs []sequence, t *Tokenizer, opt settings) []sequence {
+	if p.trim && opt.offsets {
 		for _, s := range seqs {
 			for i := range s.pieces {
 				p.trimPiece(&s.pieces[i], i == 0, t.Token(s.pieces[i].ID), s.text)
@@ -85,8 +85,8 @@ func (p *postTrim) trimPiece(piece *Piece, first bool, token, s string) {
 // postBert is [CLS] A [SEP] B [SEP].
 type postBert struct{ cls, sep int }
 
-func (p *postBert) process(seqs []sequence, _ *Tokenizer, special bool) []sequence {
-	if !special {
+func (p *postBert) process(seqs []sequence, _ *Tokenizer, opt settings) []sequence {
+	if !opt.special {
 		return seqs
 	}
 	out := []sequence{addedSequence([]int{p.cls}, 0)}
@@ -103,12 +103,12 @@ type postRoberta struct {
 	trim     postTrim
 }
 
-func (p *postRoberta) process(seqs []sequence, t *Tokenizer, special bool) []sequence {
-	seqs = p.trim.process(seqs, t, special)
+func (p *postRoberta) process(seqs []sequence, t *Tokenizer, opt settings) []sequence {
+	seqs = p.trim.process(seqs, t, opt)
 	for i := range seqs {
 		seqs[i].types = repeat(0, len(seqs[i].pieces))
 	}
-	if !special {
+	if !opt.special {
 		return seqs
 	}
 	out := []sequence{addedSequence([]int{p.cls}, 0)}
@@ -130,10 +130,13 @@ type templatePart struct {
 	ids         []int
 }
 
-func (p *postTemplate) process(seqs []sequence, _ *Tokenizer, special bool) []sequence {
+func (p *postTemplate) process(seqs []sequence, _ *Tokenizer, opt settings) []sequence {
 	template := p.single
 	if len(seqs) == 2 {
 		template = p.pair
+	}
+	if template == nil {
+		return seqs
 	}
 	var out []sequence
 	for _, part := range template {
@@ -142,7 +145,7 @@ func (p *postTemplate) process(seqs []sequence, _ *Tokenizer, special bool) []se
 			s := seqs[part.number]
 			s.types = repeat(part.typ, len(s.pieces))
 			out = append(out, s)
-		case special:
+		case opt.special:
 			out = append(out, addedSequence(part.ids, part.typ))
 		}
 	}

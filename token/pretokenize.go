@@ -1,6 +1,7 @@
 package token
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -146,7 +147,7 @@ func (whitespaceWords) matches(s string, yield func(start, end int)) {
 	kind, from := blank, 0
 	for i, r := range s {
 		k := rest
-		if unicode.IsSpace(r) {
+		if isSpace(r) {
 			k = blank
 		} else if isWord(r) {
 			k = word
@@ -307,23 +308,22 @@ func (scripts) split(t *text, cuts, spare []cut) ([]cut, []cut) {
 	return spare, cuts
 }
 
-var scriptNames = func() []string {
-	names := make([]string, 0, len(unicode.Scripts))
-	for n := range unicode.Scripts {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}()
+var scriptNames = slices.Sorted(maps.Keys(unicode.Scripts))
 
-// script returns the script that a character is written in, Japanese kana counted as Han; "" for the space and
-// for unassigned characters.
+// script returns the script of a character in Unicode 9, Japanese kana counted as Han; "" for the space and for
+// unassigned characters.
 func script(r rune) string {
-	switch r {
-	case ' ':
+	switch {
+	case r == ' ' || notScript.has(r):
 		return ""
-	case 0x30FC:
+	case r == 0x30FC:
 		return "Han"
+	case r == 0x589, r == 0x61C:
+		return "Common"
+	case r == 0x953, r == 0x954:
+		return "Devanagari"
+	case r < utf8.RuneSelf && !unicode.IsLetter(r):
+		return "Common"
 	}
 	for _, name := range scriptNames {
 		if unicode.Is(unicode.Scripts[name], r) {

@@ -41,7 +41,7 @@ type model interface {
 // Option changes how a text is encoded.
 type Option func(*settings)
 
-type settings struct{ special, literal bool }
+type settings struct{ special, literal, offsets bool }
 
 // WithSpecial lets the post-processor add its tokens, such as begin and end of sequence.
 func WithSpecial() Option { return func(s *settings) { s.special = true } }
@@ -53,16 +53,13 @@ func WithoutParsingSpecial() Option { return func(s *settings) { s.literal = tru
 // Encode returns the tokens of text, which may be up to 2 GiB long.
 func (t *Tokenizer) Encode(text string, opts ...Option) []Piece {
 	s := choose(opts)
-	return t.postProcess(t.encode(text, s, true), text, s)
+	s.offsets = true
+	return t.run(text, s)
 }
 
 // IDs returns the ids of the tokens of text. It is faster than Encode where a normalizer changes the text.
 func (t *Tokenizer) IDs(text string, opts ...Option) []int {
-	s := choose(opts)
-	pieces := t.encode(text, s, false)
-	if s.special && t.post != nil {
-		pieces = t.postProcess(pieces, text, s)
-	}
+	pieces := t.run(text, choose(opts))
 	ids := make([]int, len(pieces))
 	for i, p := range pieces {
 		ids[i] = p.ID
@@ -83,9 +80,9 @@ type cut struct{ start, end, id int32 }
 
 var cutBuffers = sync.Pool{New: func() any { return new([2][]cut) }}
 
-// encode runs normalizer, pre-tokenizer and model. Offsets are meaningful only where track is set.
-func (t *Tokenizer) encode(input string, s settings, track bool) []Piece {
-	whole := validText(input, track)
+// encode runs normalizer, pre-tokenizer and model.
+func (t *Tokenizer) encode(input string, s settings) []Piece {
+	whole := validText(input, s.offsets)
 	pieces := make([]Piece, 0, len(whole.s)/4+4)
 	buffers := cutBuffers.Get().(*[2][]cut)
 	defer cutBuffers.Put(buffers)
@@ -114,7 +111,7 @@ func (t *Tokenizer) encode(input string, s settings, track bool) []Piece {
 				pieces = t.model.encode(pieces, part.s[c.start:c.end], int(c.start))
 			}
 		}
-		if track {
+		if s.offsets {
 			part.locate(pieces[first:])
 		}
 		buffers[0], buffers[1] = cuts, other
@@ -122,11 +119,13 @@ func (t *Tokenizer) encode(input string, s settings, track bool) []Piece {
 	return pieces
 }
 
-func (t *Tokenizer) postProcess(pieces []Piece, text string, s settings) []Piece {
+// run encodes a text and applies the post-processor.
+func (t *Tokenizer) run(text string, s settings) []Piece {
+	pieces := t.encode(text, s)
 	if t.post == nil {
 		return pieces
 	}
-	seqs := t.post.process([]sequence{{text: text, pieces: pieces}}, t, s.special)
+	seqs := t.post.process([]sequence{{text: text, pieces: pieces}}, t, s)
 	if len(seqs) == 1 {
 		return seqs[0].pieces
 	}
@@ -135,6 +134,33 @@ func (t *Tokenizer) postProcess(pieces []Piece, text string, s settings) []Piece
 		out = append(out, q.pieces...)
 	}
 	return out
+}
+
+// Pair holds two texts that were encoded as one sequence, as models that compare texts read them. For each token
+// it has the type id, and the text that the token is from: 0, 1, or -1 for one that the post-processor added.
+type Pair struct {
+	Pieces       []Piece
+	Types, Texts []int
+}
+
+// EncodePair encodes two texts as one sequence; offsets point into the text that a token is from.
+func (t *Tokenizer) EncodePair(a, b string, opts ...Option) Pair {
+	s := choose(opts)
+	s.offsets = true
+	seqs := []sequence{{text: a, pieces: t.encode(a, s)}, {text: b, pieces: t.encode(b, s), number: 1}}
+	for i := range seqs {
+		seqs[i].types = repeat(i, len(seqs[i].pieces))
+	}
+	if t.post != nil {
+		seqs = t.post.process(seqs, t, s)
+	}
+	var p Pair
+	for _, q := range seqs {
+		p.Pieces = append(p.Pieces, q.pieces...)
+		p.Types = append(p.Types, q.types...)
+		p.Texts = append(p.Texts, repeat(q.number, len(q.pieces))...)
+	}
+	return p
 }
 
 // Decode returns the text of ids; ids without a token are left out. With skipSpecial the special tokens are too.

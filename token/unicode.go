@@ -97,16 +97,63 @@ func (t *classes) at(s string, i int) (class, int) {
 	return t.of(r), n
 }
 
+func (rs runeRanges) has(r rune) bool {
+	lo, hi := 0, len(rs)/2
+	for lo < hi {
+		if mid := (lo + hi) / 2; rs[2*mid+1] < r {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return 2*lo < len(rs) && rs[2*lo] <= r
+}
+
 // isSpace is Unicode's White_Space.
 func isSpace(r rune) bool { return unicode.IsSpace(r) }
 
-// isNumeric is \p{N}.
-func isNumeric(r rune) bool { return classTable().of(r) == numeral }
+// isNumeric is \p{N} of Unicode 17.
+func isNumeric(r rune) bool {
+	return classTable().of(r) == numeral || r >= 0x11DE0 && r <= 0x11DE9 || r >= 0x16FF4 && r <= 0x16FF6
+}
 
-// isPunctuation is ASCII punctuation (symbols included) and \p{P}.
+// isWord is \w of Unicode's annex C (UTS 18): alphabetic, marks, decimal numbers, connectors and joiners.
+func isWord(r rune) bool {
+	switch c := classTable().of(r); {
+	case c.letter(), c == mark:
+		return true
+	case c == numeral:
+		return !unicode.Is(unicode.No, r)
+	}
+	return unicode.In(r, unicode.Pc, unicode.Other_Alphabetic, unicode.Join_Control)
+}
+
+// isPunctuation is ASCII punctuation, symbols included, and \p{P} of Unicode 7.
 func isPunctuation(r rune) bool {
 	if r < utf8.RuneSelf {
-		return r > ' ' && r < 0x7F && !classTable().ascii[r].letter() && classTable().ascii[r] != numeral
+		c := classTable().ascii[r]
+		return c == punct || c == sign
 	}
-	return classTable().of(r) == punct
+	return classTable().of(r) == punct && unicode.Is(unicode.P, r) && !notPunctuation.has(r) || r == 0x166D || r == 0x111C9
+}
+
+// isControl is what BERT drops: control and format characters but for white space, and U+FFFD.
+func isControl(r rune) bool {
+	switch r {
+	case '\t', '\n', '\r':
+		return false
+	case utf8.RuneError, 0:
+		return true
+	}
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co) && !notControl.has(r)
+}
+
+// isNonspacing is \p{Mn} of Unicode 7.
+func isNonspacing(r rune) bool {
+	return r >= 0x300 && unicode.Is(unicode.Mn, r) && !notNonspacing.has(r) || r == 0x1734
+}
+
+// isMark is \p{M} of Unicode 8.
+func isMark(r rune) bool {
+	return r >= 0x300 && unicode.Is(unicode.M, r) && !notMark.has(r) || r == 0x1CF2 || r == 0x1CF3
 }

@@ -199,3 +199,27 @@ func TestFourBitRefuses(t *testing.T) {
 		}
 	}
 }
+
+func FuzzFourBit(f *testing.F) {
+	q, err := quant.QuantizeFourBit(quant.NF4Book, 64, make([]float32, 256))
+	if err != nil {
+		f.Fatal(err)
+	}
+	entries := quant.NF4Book.Entries()
+	f.Add([]byte(`{"quant_type":"nf4","blocksize":64,"dtype":"float32","shape":[2,128]}`), q.Codes, uint8(4))
+	f.Add([]byte(`{"quant_type":"nf4","blocksize":64,"dtype":"bfloat16","shape":[4,64],"nested_blocksize":256,"nested_offset":0.5}`), q.Codes, uint8(1))
+	f.Fuzz(func(t *testing.T, state, codes []byte, scales uint8) {
+		bytes := func(b []byte) Tensor { return Tensor{Shape: []int{len(b)}, Format: quant.U8, Data: b} }
+		floats := func(n int) Tensor { return Float32Tensor("", []int{n}, make([]float32, n)) }
+		file := &file{
+			names: []string{"w", "w.quant_map", "w.absmax", "w.nested_absmax", "w.nested_quant_map", "w" + stateMark + "nf4"},
+			tensors: map[string]Tensor{
+				"w": bytes(codes), "w.quant_map": Float32Tensor("", []int{16}, entries[:]), "w.absmax": bytes(make([]byte, scales)),
+				"w.nested_absmax": floats(1), "w.nested_quant_map": floats(256), "w" + stateMark + "nf4": bytes(state),
+			},
+		}
+		if file.joinFourBit() == nil {
+			touch(file)
+		}
+	})
+}

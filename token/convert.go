@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// ggufPre names the pre-tokenisers that GGUF files know by the regular expression or the steps in tokenizer.json.
-var ggufPre = map[string]string{
+// preNames names the pre-tokenisers that GGUF files know by the regular expression or the steps in tokenizer.json.
+var preNames = map[string]string{
 	`ByteLevel`:        "gpt-2",
 	`Digits/ByteLevel`: "smollm",
 }
@@ -42,7 +42,7 @@ func GGUFMetadata(tokenizerJSON []byte, bos, eos, pad int) (map[string]any, erro
 	if err != nil {
 		return nil, err
 	}
-	pre, ok := ggufPre[steps]
+	pre, ok := preNames[steps]
 	if !ok {
 		return nil, fmt.Errorf("tokenizer: GGUF has no name for the pre-tokeniser %s", steps)
 	}
@@ -55,15 +55,15 @@ func GGUFMetadata(tokenizerJSON []byte, bos, eos, pad int) (map[string]any, erro
 	}
 	tokens, types := make([]string, size), make([]int32, size)
 	for i := range types {
-		types[i] = ggufUnusedType
+		types[i] = ggufUnused
 	}
 	for t, id := range f.Model.Vocab {
-		tokens[id], types[id] = t, ggufNormalType
+		tokens[id], types[id] = t, ggufNormal
 	}
 	for _, a := range f.Added {
-		tokens[a.ID], types[a.ID] = a.Content, ggufUserType
+		tokens[a.ID], types[a.ID] = a.Content, ggufUserDefined
 		if a.Special {
-			types[a.ID] = ggufControlType
+			types[a.ID] = ggufControl
 		}
 	}
 	merges, err := mergeLines(f.Model.Merges)
@@ -81,14 +81,6 @@ func GGUFMetadata(tokenizerJSON []byte, bos, eos, pad int) (map[string]any, erro
 	}
 	return m, nil
 }
-
-// Types of tokens in GGUF files.
-const (
-	ggufNormalType  = 1
-	ggufControlType = 3
-	ggufUserType    = 4
-	ggufUnusedType  = 5
-)
 
 // preSteps names the steps of a pre-tokeniser, joined by slashes.
 func preSteps(text json.RawMessage) (string, error) {
@@ -152,9 +144,9 @@ func JSONFromGGUF(meta map[string]any) ([]byte, error) {
 	case "smollm":
 		pre = object{"type": "Sequence", "pretokenizers": []object{{"type": "Digits", "individual_digits": true}, byteLevel}}
 	case "llama-bpe":
-		pre = split(llama3Pattern)
+		pre = split(patternLlama3)
 	case "qwen2":
-		pre = split(qwen2Pattern)
+		pre = split(patternQwen2)
 	default:
 		return nil, fmt.Errorf("tokenizer: tokenizer.ggml.pre %q has no form in tokenizer.json here", name)
 	}
@@ -162,9 +154,9 @@ func JSONFromGGUF(meta map[string]any) ([]byte, error) {
 	added := []object{}
 	for id, t := range tokens {
 		vocab[t] = id
-		if id < len(types) && (types[id] == ggufControlType || types[id] == ggufUserType) {
+		if id < len(types) && (types[id] == ggufControl || types[id] == ggufUserDefined) {
 			added = append(added, object{"id": id, "content": t, "single_word": false, "lstrip": false, "rstrip": false,
-				"normalized": false, "special": types[id] == ggufControlType})
+				"normalized": false, "special": types[id] == ggufControl})
 		}
 	}
 	pairs := make([][2]string, len(merges))

@@ -11,6 +11,7 @@ import (
 
 // Kinds of tokens in tokenizer.ggml.token_type.
 const (
+	ggufNormal      = 1
 	ggufUnknown     = 2
 	ggufControl     = 3
 	ggufUserDefined = 4
@@ -18,7 +19,7 @@ const (
 	ggufByte        = 6
 )
 
-// ggufPre holds, by the value of tokenizer.ggml.pre, the pre-tokenizer that models of this name were trained with.
+// ggufPre returns, by the value of tokenizer.ggml.pre, the pre-tokenizer that models of this name were trained with.
 func ggufPre() map[string]ggufSplit {
 	level := &byteLevel{regex: true}
 	pattern := func(p string) preTokenizer {

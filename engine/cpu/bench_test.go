@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -15,7 +16,10 @@ import (
 	"tunesmith/quant"
 )
 
-var profile = flag.Bool("profile", false, "list the time of each kind of instruction after a benchmark")
+var (
+	profile = flag.Bool("profile", false, "list the processor time of each kind of instruction after a benchmark")
+	threads = flag.Int("threads", 0, "workers of a benchmark; 0 is one per core")
+)
 
 // llama is the shape of a model of the llama family with LoRA on all linear layers.
 type llama struct {
@@ -126,7 +130,7 @@ func BenchmarkLoRA(b *testing.B) {
 	}{{engine.FP32, 4}, {engine.Mixed, 4}, {engine.Mixed, 1}} {
 		b.Run(fmt.Sprintf("%s/batch%d", bt.precision, bt.batch), func(b *testing.B) {
 			g, s, feeds := smol135.step(b, bt.batch, 256)
-			e, err := engine.Open("cpu", engine.Options{Precision: bt.precision})
+			e, err := engine.Open("cpu", engine.Options{Precision: bt.precision, Workers: *threads})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -145,6 +149,7 @@ func BenchmarkLoRA(b *testing.B) {
 			if *profile {
 				times = profileOf(c.(*program))
 			}
+			before := processTime()
 			for b.Loop() {
 				if err := c.Run(context.Background(), feeds); err != nil {
 					b.Fatal(err)
@@ -152,6 +157,7 @@ func BenchmarkLoRA(b *testing.B) {
 			}
 			m := c.Memory()
 			b.ReportMetric(float64(bt.batch*256)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
+			b.ReportMetric((processTime()-before).Seconds()/float64(b.N), "cpu-s/op")
 			b.ReportMetric(float64(m.Total())/1e6, "MB")
 			b.Logf("%s, compiled in %v, first step after %v, memory %+v", e.Name(), compiled, first, m)
 			if times != nil {
@@ -161,18 +167,19 @@ func BenchmarkLoRA(b *testing.B) {
 	}
 }
 
-// profiler measures the time from phase to phase on worker 0, by the operation and shape of the instruction.
+// profiler measures worker 0's processor time from phase to phase, by the operation and shape of the instruction.
 type profiler struct {
-	last  time.Time
+	last  time.Duration
 	total map[string]time.Duration
 	count map[string]int
 }
 
 func profileOf(p *program) *profiler {
+	runtime.LockOSThread()
 	t := &profiler{total: map[string]time.Duration{}, count: map[string]int{}}
 	p.phases = []phase{func(worker, _ int) {
 		if worker == 0 {
-			t.last = time.Now()
+			t.last = threadTime()
 		}
 	}}
 	for _, in := range p.instrs {
@@ -181,10 +188,11 @@ func profileOf(p *program) *profiler {
 			name += fmt.Sprint(" ", x.Shape())
 		}
 		for _, f := range in.bind(p) {
-			p.phases = append(p.phases, f, func(worker, _ int) {
+			p.phases = append(p.phases, func(worker, workers int) {
+				f(worker, workers)
 				if worker == 0 {
-					now := time.Now()
-					t.total[name] += now.Sub(t.last)
+					now := threadTime()
+					t.total[name] += now - t.last
 					t.count[name]++
 					t.last = now
 				}

@@ -125,5 +125,7 @@ func aligned(n int) []float32 {
 	if r := uintptr(unsafe.Pointer(&s[0])) / 4 % align; r != 0 {
 		off = align - int(r)
 	}
-	return s[off : off+n : off+n]
+	s = s[off : off+n : off+n]
+	preferHugePages(s)
+	return s
 }

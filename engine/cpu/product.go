@@ -194,6 +194,8 @@ func (w sumWork) scratch() int {
 	n := 0
 	for _, q := range w.products {
 		switch {
+		case q.tall():
+			n = max(n, kernel.MatMulScratch+q.m*q.n)
 		case q.form == nil:
 			n = max(n, kernel.MatMulScratch)
 			if q.alpha != 1 {
@@ -250,6 +252,10 @@ func split(m, n, worker, workers int) kernel.Range {
 func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []float32) {
 	a := q.a.f()
 	scaleAfter := q.alpha != 1 && !add
+	if q.tall() {
+		q.computeTall(dst, r, add, scratch)
+		return
+	}
 	if q.aT {
 		kernel.MatMul(dst, q.n, kernel.RowMajor(a, q.m).T(), kernel.RowMajor(q.b.f(), q.n), q.k, r, add, scratch)
 	} else {
@@ -280,6 +286,27 @@ func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []floa
 		for i := r.M0; i < r.M1; i++ {
 			row := dst[i*q.n+r.N0 : i*q.n+r.N1]
 			kernel.Scale(row, row, q.alpha)
+		}
+	}
+}
+
+// tall reports whether the product is the narrow gradient of a weight, such as that of LoRA's B. It is computed
+// lying, so that the narrow operand is the one that is laid out anew.
+func (q product) tall() bool { return q.aT && q.n*4 <= q.m }
+
+func (q product) computeTall(dst []float32, r kernel.Range, add bool, scratch []float32) {
+	width := r.M1 - r.M0
+	lying, scratch := scratch[:q.n*width], scratch[q.n*width:]
+	a := kernel.Matrix{Data: q.a.f()[r.M0:], Row: q.m, Col: 1}
+	kernel.MatMul(lying, width, kernel.RowMajor(q.b.f(), q.n).T(), a, q.k, kernel.Range{M1: q.n, N1: width}, false, scratch)
+	for i := range width {
+		row := dst[(r.M0+i)*q.n:][:q.n]
+		for j := range row {
+			x := q.alpha * lying[j*width+i]
+			if add {
+				x += row[j]
+			}
+			row[j] = x
 		}
 	}
 }

@@ -31,7 +31,7 @@ const (
 
 // ForwardScratch is the length of the scratch of Forward.
 func (a *Attention) ForwardScratch() int {
-	return keyBlock*a.Dim + queryBlock*keyBlock + 2*a.Group*queryBlock
+	return keyBlock*a.Dim + queryBlock*keyBlock + a.Group*a.Queries
 }
 
 // sees reports whether a query of i0 ≤ i < i1 may see a key of j0 ≤ j < j1, and whether all see all.
@@ -133,49 +133,50 @@ func (a *Attention) scores(dst, q, k, keys []float32, m, n, j0 int) {
 }
 
 // Forward computes the outputs of the queries q0 ≤ i < q1 of all heads, and the logarithm of the softmax's
-// denominator of each.
+// denominator of each. Until the end lse holds the highest score so far.
 func (a *Attention) Forward(o, lse, q, k, v []float32, q0, q1 int, scratch []float32) {
 	keys, scratch := scratch[:keyBlock*a.Dim], scratch[keyBlock*a.Dim:]
-	s, scratch := scratch[:queryBlock*keyBlock], scratch[queryBlock*keyBlock:]
-	tops, sums := scratch[:a.Group*queryBlock], scratch[a.Group*queryBlock:2*a.Group*queryBlock]
-	for i0 := q0; i0 < q1; i0 += queryBlock {
-		i1 := min(i0+queryBlock, q1)
-		for n := range tops {
-			tops[n], sums[n] = float32(math.Inf(-1)), 0
+	s, sums := scratch[:queryBlock*keyBlock], scratch[queryBlock*keyBlock:][:a.Group*a.Queries]
+	for i := q0; i < q1; i++ {
+		clear(o[i*a.QRow:][:a.Group*a.Dim])
+		for h := range a.Group {
+			lse[h*a.Queries+i], sums[h*a.Queries+i] = float32(math.Inf(-1)), 0
 		}
-		for i := i0; i < i1; i++ {
-			clear(o[i*a.QRow:][:a.Group*a.Dim])
-		}
-		for j0 := 0; j0 < a.Keys; j0 += keyBlock {
-			j1 := min(j0+keyBlock, a.Keys)
+	}
+	for j0 := 0; j0 < a.Keys; j0 += keyBlock {
+		j1 := min(j0+keyBlock, a.Keys)
+		laid := a.Queries <= fewQueries
+		for i0 := q0; i0 < q1; i0 += queryBlock {
+			i1 := min(i0+queryBlock, q1)
 			some, all := a.sees(i0, i1, j0, j1)
 			if !some {
 				continue
 			}
-			if a.Queries > fewQueries {
+			if !laid {
 				a.layKeys(keys, k, j0, j1, a.Scale)
+				laid = true
 			}
 			for h := range a.Group {
 				at := i0*a.QRow + h*a.Dim
 				a.scores(s, q[at:], k, keys, i1-i0, j1-j0, j0)
 				for i := i0; i < i1; i++ {
-					n := h*queryBlock + i - i0
-					a.soften(s[(i-i0)*keyBlock:][:j1-j0], o[i*a.QRow+h*a.Dim:][:a.Dim], &tops[n], &sums[n], all, i, j0)
+					n := h*a.Queries + i
+					a.soften(s[(i-i0)*keyBlock:][:j1-j0], o[i*a.QRow+h*a.Dim:][:a.Dim], &lse[n], &sums[n], all, i, j0)
 				}
 				a.byRows(o[at:], a.QRow, RowMajor(s, keyBlock), v[j0*a.KRow:], a.KRow, i1-i0, j1-j0)
 			}
 		}
+	}
+	for i := q0; i < q1; i++ {
 		for h := range a.Group {
-			for i := i0; i < i1; i++ {
-				n := h*queryBlock + i - i0
-				if sums[n] == 0 {
-					lse[h*a.Queries+i] = float32(math.Inf(1))
-					continue
-				}
-				row := o[i*a.QRow+h*a.Dim:][:a.Dim]
-				active.scale(row, row, 1/sums[n])
-				lse[h*a.Queries+i] = tops[n] + float32(math.Log(float64(sums[n])))
+			n := h*a.Queries + i
+			if sums[n] == 0 {
+				lse[n] = float32(math.Inf(1))
+				continue
 			}
+			row := o[i*a.QRow+h*a.Dim:][:a.Dim]
+			active.scale(row, row, 1/sums[n])
+			lse[n] += float32(math.Log(float64(sums[n])))
 		}
 	}
 }

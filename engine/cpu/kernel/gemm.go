@@ -81,7 +81,7 @@ func MatMul(dst []float32, ldd int, a, b Matrix, k int, r Range, add bool, scrat
 			m1 := min(m0+step, r.M1)
 			x := Matrix{a.Data[m0*a.Row+k0*a.Col:], a.Row, a.Col}
 			if a.Col != 1 {
-				x = layRows(left, x, m1-m0, depth)
+				layTiles(left, x, m1-m0, depth)
 			}
 			for n0 := r.N0; n0 < r.N1; n0 += width {
 				cols := min(width, r.N1-n0)
@@ -89,7 +89,11 @@ func MatMul(dst []float32, ldd int, a, b Matrix, k int, r Range, add bool, scrat
 				if b.Col != 1 {
 					y = layPanel(right, y, depth, cols)
 				}
-				tiles(dst[m0*ldd+n0:], ldd, x, y, m1-m0, depth, cols, keep)
+				if a.Col != 1 {
+					laidTiles(dst[m0*ldd+n0:], ldd, left, y, m1-m0, depth, cols, keep)
+				} else {
+					tiles(dst[m0*ldd+n0:], ldd, x, y, m1-m0, depth, cols, keep)
+				}
 			}
 		}
 	}
@@ -112,15 +116,28 @@ func clearRange(dst []float32, ldd int, r Range, add bool) {
 	}
 }
 
-// layRows copies m rows of a into buf, so that the depth is contiguous.
-func layRows(buf []float32, a Matrix, m, depth int) Matrix {
-	for l := range depth {
-		from := a.Data[l*a.Col:]
-		for i := range m {
-			buf[i*depthSlice+l] = from[i*a.Row]
+// layTiles copies m rows of a into buf tile by tile, so that the rows of a tile stand side by side.
+func layTiles(buf []float32, a Matrix, m, depth int) {
+	for i := 0; i < m; {
+		rows := rowsOf(m - i)
+		to := buf[i*depth : (i+rows)*depth]
+		for l := range depth {
+			from := a.Data[i*a.Row+l*a.Col:]
+			for r := range rows {
+				to[l*rows+r] = from[r*a.Row]
+			}
 		}
+		i += rows
 	}
-	return RowMajor(buf, depthSlice)
+}
+
+// laidTiles multiplies rows that layTiles has laid out by one panel.
+func laidTiles(dst []float32, ldd int, left []float32, b Matrix, m, depth, cols, keep int) {
+	for i := 0; i < m; {
+		rows := rowsOf(m - i)
+		active.gemm(left[i*depth:], b.Data, dst[i*ldd:], 1, rows, b.Row, ldd, depth, rows, cols, keep)
+		i += rows
+	}
 }
 
 // layPanel copies cols columns of b into buf as rows of a panel's width.

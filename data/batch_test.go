@@ -32,10 +32,11 @@ func TestGoldenPacking(t *testing.T) {
 				first[i+1] = first[i] + int32(n)
 			}
 			rows := Pack(c.Lengths, c.SeqLength, c.Strategy)
-			if len(rows) != len(c.Packed) {
-				t.Fatalf("%d rows, want %d", len(rows), len(c.Packed))
+			if rows.Len() != len(c.Packed) {
+				t.Fatalf("%d rows, want %d", rows.Len(), len(c.Packed))
 			}
-			for r, row := range rows {
+			for r := range rows.Len() {
+				row := rows.Row(r)
 				var ids []int32
 				var lengths []int
 				for _, s := range row {

@@ -36,8 +36,10 @@ func (c *csvReader) readHeader() error {
 		for i, name := range names {
 			names[i] = strings.TrimSpace(name)
 			if slices.Contains(names[:i], names[i]) {
-				return &Problem{Position: Position{File: c.in.file, Line: line}, Level: Bad, fatal: true,
-					Reason: fmt.Sprintf("column '%s' appears twice in the header", clip(names[i], 40)), Remedy: "name each column once; the first row must hold the names"}
+				return &Problem{
+					Position: Position{File: c.in.file, Line: line}, Level: Bad, fatal: true,
+					Reason: fmt.Sprintf("column '%s' appears twice in the header", clip(names[i], 40)), Remedy: "name each column once; the first row must hold the names",
+				}
 			}
 		}
 		c.header = names

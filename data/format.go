@@ -86,8 +86,10 @@ var aliases = map[string][]string{
 }
 
 // known are all column names that a mapping may give a place to.
-var known = []string{"messages", "tools", "system", "instruction", "input", "output", "history", "text", "prompt", "completion",
-	"chosen", "rejected", "label", "margin", "completions", "labels", "segments"}
+var known = []string{
+	"messages", "tools", "system", "instruction", "input", "output", "history", "text", "prompt", "completion",
+	"chosen", "rejected", "label", "margin", "completions", "labels", "segments",
+}
 
 // fields reads the columns of one row under the names that the data set gives them.
 type fields struct {
@@ -104,7 +106,7 @@ type fields struct {
 // tags are the keys of a message that hold its role and content; empty means role or from, content or value.
 type tags struct{ role, content string }
 
-// name returns the file's name of a column and its value; ok is false if it is absent or null.
+// lookup returns the file's name of a column and its value; ok is false if it is absent or null.
 func (f *fields) lookup(column string) (name string, value any, ok bool) {
 	if mapped, isMapped := f.columns[column]; isMapped || f.exact {
 		if mapped == "" {

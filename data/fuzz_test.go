@@ -162,13 +162,13 @@ func FuzzDatasetInfo(f *testing.F) {
 
 // FuzzStored checks that a damaged store gives an error.
 func FuzzStored(f *testing.F) {
-	f.Add(encode(nil, Example{IDs: []int32{1, 300, 70000}, Train: []bool{false, true, true}}), 3)
+	f.Add(encode([]byte{1, 2, 3, 0, 0, 0, 0}, Example{IDs: []int32{1, 300, 70000}, Train: []bool{false, true, true}}), 3)
 	f.Fuzz(func(t *testing.T, b []byte, tokens int) {
 		if tokens < 0 || tokens > 1<<20 {
 			return
 		}
-		ids, train, err := decode(b, tokens)
-		if err == nil && (len(ids) != tokens || len(train) != tokens) {
+		e, _, err := decode(b, tokens)
+		if err == nil && (len(e.IDs) != tokens || len(e.Train) != tokens) {
 			t.Fatal("lengths differ")
 		}
 	})

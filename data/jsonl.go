@@ -41,8 +41,10 @@ func (in *input) readFailed(err error) *Problem {
 }
 
 func (in *input) tooLong(line int) *Problem {
-	return &Problem{Position: Position{File: in.file, Line: line}, Level: Bad,
-		Reason: fmt.Sprintf("record is longer than the limit of %s", megabytes(in.limit)), Remedy: "split it, or raise the limit"}
+	return &Problem{
+		Position: Position{File: in.file, Line: line}, Level: Bad,
+		Reason: fmt.Sprintf("record is longer than the limit of %s", megabytes(in.limit)), Remedy: "split it, or raise the limit",
+	}
 }
 
 func megabytes(n int) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }

@@ -54,7 +54,7 @@ type pick struct{ task, row int32 }
 // taskRows are the rows of a task and the order in which they come.
 type taskRows struct {
 	Task
-	rows  [][]Span
+	rows  Rows
 	pass  int // number of the pass over the rows that order belongs to
 	order []int32
 }
@@ -102,11 +102,11 @@ func NewMixture(tasks []Task, c LoaderConfig) (*Loader, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !(t.Share >= 0 && t.Share <= 1) || t.Share > 0 && len(rows) == 0 {
-			return nil, fmt.Errorf("data: task %d: share %g of %s: want a share from 0 to 1, and examples if it is not 0", i, t.Share, plural(len(rows), "row"))
+		if !(t.Share >= 0 && t.Share <= 1) || t.Share > 0 && rows.Len() == 0 {
+			return nil, fmt.Errorf("data: task %d: share %g of %s: want a share from 0 to 1, and examples if it is not 0", i, t.Share, plural(rows.Len(), "row"))
 		}
 		l.tasks = append(l.tasks, taskRows{Task: t, rows: rows, pass: -1})
-		l.rows += len(rows)
+		l.rows += rows.Len()
 		shares[i] = t.Share
 		settings = append(settings, t.Store.Digest(), math.Float64bits(t.Share), uint64(math.Float32bits(t.Weight)))
 	}
@@ -132,7 +132,7 @@ func number01(b bool) uint64 {
 }
 
 // layOut lays the examples of a store into rows.
-func (c LoaderConfig) layOut(s *Store) ([][]Span, error) {
+func (c LoaderConfig) layOut(s *Store) (Rows, error) {
 	lengths, longest := make([]int, s.Len()), 1
 	for i := range lengths {
 		lengths[i] = s.Tokens(i)
@@ -143,7 +143,7 @@ func (c LoaderConfig) layOut(s *Store) ([][]Span, error) {
 		capacity = longest
 	}
 	if c.Packing == BestFit && longest > capacity {
-		return nil, fmt.Errorf("data: an example of %d tokens does not fit into packed rows of %d: cut the examples to that length, or choose packing bfd_split", longest, capacity)
+		return Rows{}, fmt.Errorf("data: an example of %d tokens does not fit into packed rows of %d: cut the examples to that length, or choose packing bfd_split", longest, capacity)
 	}
 	return Pack(lengths, capacity, c.Packing), nil
 }
@@ -183,7 +183,7 @@ func (l *Loader) start(epoch int) {
 
 // row returns the row of the k-th draw of a task.
 func (t *taskRows) row(k int, c LoaderConfig, number uint64) int32 {
-	n := len(t.rows)
+	n := t.rows.Len()
 	if !c.Shuffle {
 		return int32(k % n)
 	}
@@ -197,7 +197,7 @@ func (t *taskRows) row(k int, c LoaderConfig, number uint64) int32 {
 // length returns the tokens of a row.
 func (l *Loader) length(p pick) int {
 	n := 0
-	for _, s := range l.tasks[p.task].rows[p.row] {
+	for _, s := range l.tasks[p.task].rows.Row(int(p.row)) {
 		n += s.len()
 	}
 	return n
@@ -228,7 +228,7 @@ func (l *Loader) batch(picks []pick) (Batch, error) {
 	for i, p := range picks {
 		t := &l.tasks[p.task]
 		tasks[i] = int(p.task)
-		for _, s := range t.rows[p.row] {
+		for _, s := range t.rows.Row(int(p.row)) {
 			e, err := t.Store.Example(int(s.Example))
 			if err != nil {
 				return Batch{}, err
@@ -253,8 +253,8 @@ func (l *Loader) Rows() int { return l.rows }
 func (l *Loader) Passes() []float64 {
 	passes := make([]float64, len(l.tasks))
 	for i, t := range l.tasks {
-		if len(t.rows) > 0 {
-			passes[i] = t.Share * float64(l.rows) / float64(len(t.rows))
+		if n := t.rows.Len(); n > 0 {
+			passes[i] = t.Share * float64(l.rows) / float64(n)
 		}
 	}
 	return passes

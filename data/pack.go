@@ -43,56 +43,61 @@ type Span struct{ Example, Start, End int32 }
 
 func (s Span) len() int { return int(s.End - s.Start) }
 
+// Rows are examples, or pieces of them, laid out in rows.
+type Rows struct {
+	spans []Span
+	first []int32 // where the spans of each row begin, and the end of the last
+}
+
+// Len returns the number of rows.
+func (r Rows) Len() int { return len(r.first) - 1 }
+
+// Row returns the spans of row i.
+func (r Rows) Row(i int) []Span { return r.spans[r.first[i]:r.first[i+1]] }
+
 // Pack lays examples of the given lengths into rows of at most capacity tokens. Empty examples are left out. The
 // rows equal those of TRL's pack_dataset. NoPacking cuts long examples as BestFit does.
-func Pack(lengths []int, capacity int, p Packing) [][]Span {
-	var spans []Span
+func Pack(lengths []int, capacity int, p Packing) Rows {
+	r := Rows{spans: make([]Span, 0, len(lengths)), first: make([]int32, 1, len(lengths)+1)}
+	if p == Wrapped {
+		free := 0
+		for i, n := range lengths {
+			for start := 0; start < n; {
+				if free == 0 {
+					r.first, free = append(r.first, 0), capacity
+				}
+				end := min(start+free, n)
+				r.spans = append(r.spans, Span{int32(i), int32(start), int32(end)})
+				r.first[len(r.first)-1] = int32(len(r.spans))
+				free -= end - start
+				start = end
+			}
+		}
+		return r
+	}
 	for i, n := range lengths {
 		for start := 0; start < n; start += capacity {
-			end := min(start+capacity, n)
-			spans = append(spans, Span{int32(i), int32(start), int32(end)})
-			if p == BestFit || p == NoPacking {
+			r.spans = append(r.spans, Span{int32(i), int32(start), int32(min(start+capacity, n))})
+			if p != BestFitSplit {
 				break
 			}
 		}
 	}
-	switch p {
-	case Wrapped:
-		return wrap(lengths, capacity)
-	case BestFit, BestFitSplit:
-		return bestFit(spans, capacity)
+	if p != NoPacking {
+		return bestFit(r.spans, capacity)
 	}
-	rows := make([][]Span, len(spans))
-	for i := range spans {
-		rows[i] = spans[i : i+1 : i+1]
+	for i := range r.spans {
+		r.first = append(r.first, int32(i+1))
 	}
-	return rows
-}
-
-// wrap cuts the concatenation of all examples into rows.
-func wrap(lengths []int, capacity int) [][]Span {
-	var rows [][]Span
-	free := 0
-	for i, n := range lengths {
-		for start := 0; start < n; {
-			if free == 0 {
-				rows, free = append(rows, nil), capacity
-			}
-			end := min(start+free, n)
-			last := &rows[len(rows)-1]
-			*last = append(*last, Span{int32(i), int32(start), int32(end)})
-			free -= end - start
-			start = end
-		}
-	}
-	return rows
+	return r
 }
 
 // bestFit puts each span, longest first, into the row whose free space is the smallest that suffices; among equals,
 // into the row that came to have that space first.
-func bestFit(spans []Span, capacity int) [][]Span {
+func bestFit(spans []Span, capacity int) Rows {
 	slices.SortStableFunc(spans, func(a, b Span) int { return cmp.Compare(b.len(), a.len()) })
-	var rows [][]Span
+	rowOf := make([]int32, len(spans))
+	rows := int32(0)
 	byFree := make([][]int32, capacity+1)       // free space -> rows that have it, first come first
 	some := make([]uint64, (capacity+64)/64)    // bit f: byFree[f] is not empty
 	smallest := func(atLeast int) (int, bool) { // the smallest free space that is there
@@ -107,7 +112,7 @@ func bestFit(spans []Span, capacity int) [][]Span {
 		}
 		return 0, false
 	}
-	for _, s := range spans {
+	for i, s := range spans {
 		free, found := smallest(s.len())
 		var r int32
 		if found {
@@ -117,14 +122,31 @@ func bestFit(spans []Span, capacity int) [][]Span {
 				some[free/64] &^= 1 << (free % 64)
 			}
 		} else {
-			r, free = int32(len(rows)), capacity
-			rows = append(rows, nil)
+			r, free = rows, capacity
+			rows++
 		}
-		rows[r] = append(rows[r], s)
+		rowOf[i] = r
 		if free -= s.len(); free > 0 {
 			byFree[free] = append(byFree[free], r)
 			some[free/64] |= 1 << (free % 64)
 		}
 	}
-	return rows
+	return byRow(spans, rowOf, int(rows))
+}
+
+// byRow sorts spans by their rows and keeps their order inside a row.
+func byRow(spans []Span, rowOf []int32, rows int) Rows {
+	r := Rows{spans: make([]Span, len(spans)), first: make([]int32, rows+1)}
+	for _, row := range rowOf {
+		r.first[row+1]++
+	}
+	for i := range rows {
+		r.first[i+1] += r.first[i]
+	}
+	next := slices.Clone(r.first)
+	for i, row := range rowOf {
+		r.spans[next[row]] = spans[i]
+		next[row]++
+	}
+	return r
 }

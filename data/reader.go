@@ -58,6 +58,9 @@ type Reader struct {
 // Open prepares to read a source. Problems of its records, and of single files, go to the ledger.
 func Open(s Source, l *Ledger) (*Reader, error) {
 	if path, name, ok := strings.Cut(s.Path, "#"); ok && strings.HasSuffix(path, ".json") {
+		if s.Format != Auto || s.Columns != nil || s.Roles != nil || s.RoleTag != "" || s.ContentTag != "" {
+			return nil, fmt.Errorf("%s: a described data set has its own format, columns and roles: change the description, or name the data file itself", s.Path)
+		}
 		described, err := FromDatasetInfo(path, name)
 		if err != nil {
 			return nil, err
@@ -207,8 +210,10 @@ func (r *Reader) checkHeader(columns *object) error {
 }
 
 func (r *Reader) fields(row row) *fields {
-	return &fields{row: row.columns, format: r.form.format, columns: r.source.Columns, roles: r.source.Roles,
-		tags: tags{r.source.RoleTag, r.source.ContentTag}, exact: r.source.exact, textual: row.textual}
+	return &fields{
+		row: row.columns, format: r.form.format, columns: r.source.Columns, roles: r.source.Roles,
+		tags: tags{r.source.RoleTag, r.source.ContentTag}, exact: r.source.exact, textual: row.textual,
+	}
 }
 
 // record reads a row in the file's format, which the first row settles if the source does not.

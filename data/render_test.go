@@ -96,9 +96,10 @@ func TestGoldenSFT(t *testing.T) {
 				for _, e := range examples {
 					lengths = append(lengths, len(e.IDs))
 				}
-				for _, row := range Pack(lengths, c.Config.MaxLength, c.Config.Strategy) {
+				rows := Pack(lengths, c.Config.MaxLength, c.Config.Strategy)
+				for i := range rows.Len() {
 					var p prepared
-					for _, s := range row {
+					for _, s := range rows.Row(i) {
 						q := labelled(examples[s.Example])
 						p.IDs = append(p.IDs, q.IDs[s.Start:s.End]...)
 						p.Labels = append(p.Labels, q.Labels[s.Start:s.End]...)

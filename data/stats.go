@@ -52,7 +52,8 @@ func (s *Store) stats(task int32) Stats {
 		st.Task = s.tasks[task]
 	}
 	var lengths, trained []int32
-	for _, e := range s.index {
+	for i := range s.n {
+		e := s.entry(i)
 		if task >= 0 && e.task != task {
 			continue
 		}

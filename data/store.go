@@ -15,7 +15,7 @@ import (
 
 // Store holds examples in a compact form (two to three bytes a token) and gives each back by its number. It begins
 // in memory; past a limit it moves to a file, so that a data set may be larger than memory. What stays in memory is
-// some forty bytes an example.
+// sixteen bytes an example.
 type Store struct {
 	path  string // the file to move to; "" means never
 	limit int    // bytes in memory
@@ -23,7 +23,9 @@ type Store struct {
 	file  *os.File
 	w     *bufio.Writer
 	size  int64
-	index []entry
+	index [][]entry // in blocks, so that it grows without being copied
+	begin []int64   // where the examples of each block begin
+	n     int
 	files []string
 	tasks []string
 	hash  uint64
@@ -32,13 +34,12 @@ type Store struct {
 
 // entry describes an example without reading it.
 type entry struct {
-	offset       int64
-	tokens       int32
-	supervised   int32
-	file, task   int32
-	line, record int32
-	weight       float32
+	tokens, supervised, task int32
+	size                     uint32 // bytes
 }
+
+// indexBlock is the number of entries in a block of the index. Finding an example adds up the sizes of half as many.
+const indexBlock = 1 << 8
 
 // NewStore returns an empty store. When the examples exceed limit bytes they move to a file at path, which Close
 // removes; with an empty path they stay in memory.
@@ -51,29 +52,35 @@ func (s *Store) Add(e Example) error {
 	if len(e.IDs) != len(e.Train) {
 		return fmt.Errorf("data: example of %s: %d ids and %d marks", e.Pos, len(e.IDs), len(e.Train))
 	}
-	if len(e.IDs) > math.MaxInt32 || len(s.index) >= math.MaxInt32 {
-		return fmt.Errorf("data: %s: more than 2^31 tokens or examples", e.Pos)
+	if len(e.IDs) > math.MaxInt32/8 || s.n >= math.MaxInt32 {
+		return fmt.Errorf("data: %s: more tokens or examples than are counted here", e.Pos)
 	}
-	s.buf = encode(s.buf[:0], e)
-	s.index = append(s.index, entry{
-		offset: s.size, tokens: int32(len(e.IDs)), supervised: int32(e.Supervised()), weight: e.Weight,
-		file: intern(&s.files, e.Pos.File), task: intern(&s.tasks, e.Task), line: int32(e.Pos.Line), record: int32(e.Pos.Record),
-	})
-	s.size += int64(len(s.buf))
-	var seed [12]byte
-	binary.LittleEndian.PutUint64(seed[:], s.hash)
-	binary.LittleEndian.PutUint32(seed[8:], math.Float32bits(e.Weight))
-	s.hash = xxh3.HashSeed(s.buf, xxh3.Hash(seed[:]))
-	if s.file == nil && s.path != "" && len(s.data)+len(s.buf) > s.limit {
+	b := binary.AppendUvarint(s.buf[:0], uint64(intern(&s.files, e.Pos.File)))
+	b = binary.AppendUvarint(b, uint64(e.Pos.Line))
+	b = binary.AppendUvarint(b, uint64(e.Pos.Record))
+	content := len(b)
+	b = binary.LittleEndian.AppendUint32(b, math.Float32bits(e.Weight))
+	b = encode(b, e)
+	s.buf = b
+	s.hash = xxh3.HashSeed(b[content:], s.hash)
+	if s.n%indexBlock == 0 {
+		s.index = append(s.index, make([]entry, 0, indexBlock))
+		s.begin = append(s.begin, s.size)
+	}
+	last := len(s.index) - 1
+	s.index[last] = append(s.index[last], entry{int32(len(e.IDs)), int32(e.Supervised()), intern(&s.tasks, e.Task), uint32(len(b))})
+	s.n++
+	s.size += int64(len(b))
+	if s.file == nil && s.path != "" && len(s.data)+len(b) > s.limit {
 		if err := s.spill(); err != nil {
 			return err
 		}
 	}
 	if s.file == nil {
-		s.data = append(s.data, s.buf...)
+		s.data = append(s.data, b...)
 		return nil
 	}
-	if _, err := s.w.Write(s.buf); err != nil {
+	if _, err := s.w.Write(b); err != nil {
 		return fmt.Errorf("data: storing examples: %w", err)
 	}
 	return nil
@@ -103,46 +110,53 @@ func intern(names *[]string, name string) int32 {
 	return int32(len(*names) - 1)
 }
 
+func (s *Store) entry(i int) entry { return s.index[i/indexBlock][i%indexBlock] }
+
 // Len returns the number of examples.
-func (s *Store) Len() int { return len(s.index) }
+func (s *Store) Len() int { return s.n }
 
 // Tokens returns the length of example i.
-func (s *Store) Tokens(i int) int { return int(s.index[i].tokens) }
+func (s *Store) Tokens(i int) int { return int(s.entry(i).tokens) }
 
 // Supervised returns how many tokens of example i are targets.
-func (s *Store) Supervised(i int) int { return int(s.index[i].supervised) }
+func (s *Store) Supervised(i int) int { return int(s.entry(i).supervised) }
 
 // Task returns the task of example i.
-func (s *Store) Task(i int) string { return s.tasks[s.index[i].task] }
+func (s *Store) Task(i int) string { return s.tasks[s.entry(i).task] }
 
-// Digest identifies the examples, their order and their weights.
+// Digest identifies the examples, their order and their weights, but not the places that they come from.
 func (s *Store) Digest() uint64 { return s.hash }
 
 // Example returns example i.
 func (s *Store) Example(i int) (Example, error) {
-	e := s.index[i]
-	end := s.size
-	if i+1 < len(s.index) {
-		end = s.index[i+1].offset
+	start := s.begin[i/indexBlock]
+	for _, e := range s.index[i/indexBlock][:i%indexBlock] {
+		start += int64(e.size)
 	}
+	at := s.entry(i)
 	var b []byte
 	if s.file == nil {
-		b = s.data[e.offset:end]
+		b = s.data[start : start+int64(at.size)]
 	} else {
-		if err := s.w.Flush(); err != nil {
-			return Example{}, fmt.Errorf("data: storing examples: %w", err)
+		if s.w.Buffered() > 0 {
+			if err := s.w.Flush(); err != nil {
+				return Example{}, fmt.Errorf("data: storing examples: %w", err)
+			}
 		}
-		b = make([]byte, end-e.offset)
-		if _, err := s.file.ReadAt(b, e.offset); err != nil {
+		b = make([]byte, at.size)
+		if _, err := s.file.ReadAt(b, start); err != nil {
 			return Example{}, fmt.Errorf("data: reading stored examples: %w", err)
 		}
 	}
-	ex := Example{Weight: e.weight, Task: s.tasks[e.task], Pos: Position{File: s.files[e.file], Line: int(e.line), Record: int(e.record)}}
-	var err error
-	if ex.IDs, ex.Train, err = decode(b, int(e.tokens)); err != nil {
+	e, file, err := decode(b, int(at.tokens))
+	if err == nil && file >= uint64(len(s.files)) {
+		err = errStored
+	}
+	if err != nil {
 		return Example{}, fmt.Errorf("data: stored example %d: %w", i, err)
 	}
-	return ex, nil
+	e.Pos.File, e.Task = s.files[file], s.tasks[at.task]
+	return e, nil
 }
 
 // Close removes the file, if there is one.
@@ -151,7 +165,7 @@ func (s *Store) Close() error {
 		return nil
 	}
 	f := s.file
-	s.file, s.index = nil, nil
+	s.file, s.index, s.n = nil, nil, 0
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
@@ -171,36 +185,40 @@ func encode(b []byte, e Example) []byte {
 	return b
 }
 
-// decode reads what encode wrote.
-func decode(b []byte, tokens int) ([]int32, []bool, error) {
-	next := func() (uint64, error) {
+var errStored = fmt.Errorf("the stored bytes are damaged: %w", io.ErrUnexpectedEOF)
+
+// decode reads what Add wrote: the number of the file, line and record, the weight, the tokens.
+func decode(b []byte, tokens int) (e Example, file uint64, err error) {
+	next := func() uint64 {
 		v, n := binary.Uvarint(b)
 		if n <= 0 {
-			return 0, io.ErrUnexpectedEOF
+			err = errStored
+			return 0
 		}
 		b = b[n:]
-		return v, nil
+		return v
 	}
-	if tokens > len(b) {
-		return nil, nil, io.ErrUnexpectedEOF
+	file = next()
+	e.Pos.Line, e.Pos.Record = int(next()), int(next())
+	if err != nil || len(b) < 4 || tokens > len(b)-4 {
+		return Example{}, 0, errStored
 	}
-	ids, train := make([]int32, tokens), make([]bool, tokens)
-	for i := range ids {
-		v, err := next()
-		if err != nil {
-			return nil, nil, err
-		}
-		ids[i] = int32(v)
+	e.Weight = math.Float32frombits(binary.LittleEndian.Uint32(b))
+	b = b[4:]
+	e.IDs, e.Train = make([]int32, tokens), make([]bool, tokens)
+	for i := range e.IDs {
+		e.IDs[i] = int32(next())
 	}
-	for i, mark := 0, false; i < tokens; mark = !mark {
-		n, err := next()
-		if err != nil || n > uint64(tokens-i) {
-			return nil, nil, io.ErrUnexpectedEOF
+	for i, mark := 0, false; i < tokens && err == nil; mark = !mark {
+		n := next()
+		if n > uint64(tokens-i) {
+			err = errStored
+			break
 		}
 		for range n {
-			train[i] = mark
+			e.Train[i] = mark
 			i++
 		}
 	}
-	return ids, train, nil
+	return e, file, err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 )
 
 // Config is what an architecture needs to know, from config.json or from GGUF metadata. Fields that an architecture
@@ -72,7 +73,11 @@ func ParseConfig(text []byte) (Config, error) {
 	return c, c.check()
 }
 
-func readConfig(path string) (Config, error) {
+// ReadConfig reads a config.json, or that of a directory.
+func ReadConfig(path string) (Config, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, "config.json")
+	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return Config{}, err

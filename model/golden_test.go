@@ -106,7 +106,7 @@ func checkCase(t *testing.T, dir string, c goldenCase) {
 	})
 	for _, variant := range []string{"config_v4.json"} {
 		path := filepath.Join(dir, variant)
-		if other, err := readConfig(path); err == nil {
+		if other, err := ReadConfig(path); err == nil {
 			if want, have := m.Config, other; !equalConfig(want, have) {
 				t.Errorf("%s gives another model:\n%+v\n%+v", variant, want, have)
 			}

@@ -38,11 +38,11 @@ func open(path string, dir bool, file checkpoint.File) (*Model, error) {
 	var err error
 	switch {
 	case dir:
-		c, err = readConfig(filepath.Join(path, "config.json"))
+		c, err = ReadConfig(filepath.Join(path, "config.json"))
 	case strings.HasSuffix(path, ".gguf"):
 		c, names, err = ggufConfig(file)
 	default:
-		c, err = readConfig(filepath.Join(filepath.Dir(path), "config.json"))
+		c, err = ReadConfig(filepath.Join(filepath.Dir(path), "config.json"))
 	}
 	if err != nil {
 		return nil, err
@@ -172,13 +172,7 @@ func (m *Model) permuted(param string) int {
 	if m.gguf == nil || !m.gguf.permuted {
 		return 0
 	}
-	switch {
-	case strings.Contains(param, "self_attn.q_proj."):
-		return m.Config.Heads
-	case strings.Contains(param, "self_attn.k_proj."):
-		return m.Config.KVHeads
-	}
-	return 0
+	return m.Config.PermutedHeads(param)
 }
 
 // unpermute puts rows that stand in neighbouring pairs of each head into half-split order: row j of a head comes

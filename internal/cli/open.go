@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tunesmith/engine"
+	"tunesmith/generate"
+	"tunesmith/model"
+	"tunesmith/recipes"
+	"tunesmith/tune"
+)
+
+// embedded is the name of the base model that the program carries.
+const embedded = "tinybase"
+
+// modelPath returns the file or directory that a model's name stands for.
+func modelPath(name string) (string, error) {
+	if name == embedded {
+		if _, err := os.Stat(name); err != nil {
+			return recipes.Base()
+		}
+	}
+	if _, err := os.Stat(name); err != nil {
+		return "", fmt.Errorf("model: %w; give a GGUF file, a directory with config.json and safetensors, or %s", err, embedded)
+	}
+	return name, nil
+}
+
+// loaded is a model that is ready to be used.
+type loaded struct {
+	*model.Adapted
+	text    tune.Text
+	backend engine.Backend
+	graft   any
+}
+
+func (l *loaded) Close() error { return errors.Join(l.backend.Close(), l.Model.Close()) }
+
+func (l *loaded) generator() *generate.Generator { return generate.New(l.Adapted, l.backend) }
+
+// modelFlags are the flags of commands that use a model.
+type modelFlags struct {
+	model, adapter, template, precision string
+}
+
+func (f *modelFlags) add(c *cobra.Command) {
+	c.Flags().StringVarP(&f.model, "model", "m", embedded, "GGUF file or model directory; "+embedded+" is the embedded one")
+	c.Flags().StringVarP(&f.adapter, "adapter", "a", "", "adapter directory in PEFT's layout")
+	c.Flags().StringVar(&f.template, "chat-template", "", "chat template: a file, or a built-in name")
+	c.Flags().StringVar(&f.precision, "precision", string(engine.Mixed), "accuracy of the products: fp32 or mixed")
+}
+
+// open loads a model with its adapter.
+func (f *modelFlags) open(a *app) (l *loaded, err error) {
+	path, err := modelPath(f.model)
+	if err != nil {
+		return nil, err
+	}
+	m, err := model.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	l = &loaded{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if l.text, err = tune.OpenText(path, m.File, f.template); err != nil {
+		return nil, err
+	}
+	if err := f.adapt(a, m, l); err != nil {
+		return nil, err
+	}
+	l.backend, err = engine.Open("cpu", engine.Options{Precision: engine.Precision(f.precision)})
+	return l, err
+}
+
+// adapt loads the weights, with those of the adapter where there is one.
+func (f *modelFlags) adapt(a *app, m *model.Model, l *loaded) (err error) {
+	if f.adapter == "" {
+		l.Adapted, err = m.Adapt(0)
+		return err
+	}
+	ad, err := tune.OpenAdapter(f.adapter)
+	if err != nil {
+		return err
+	}
+	defer ad.Close()
+	if l.text.Template != nil && ad.Contract != "" && ad.Contract != l.text.Template.Contract() {
+		a.say("warning: the adapter was trained behind another chat template; its answers may be worse")
+	}
+	if l.graft, err = ad.Options.Graft(m.Map()); err != nil {
+		return fmt.Errorf("adapter %s: %w", f.adapter, err)
+	}
+	if l.Adapted, err = m.Adapt(0, l.graft); err != nil {
+		return err
+	}
+	return ad.Fill(l.Store, l.Sites)
+}
+
+// general returns the embedded text for the general loss.
+func general() *strings.Reader { return strings.NewReader(recipes.General()) }

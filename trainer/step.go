@@ -1,0 +1,186 @@
+package trainer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"tunesmith/data"
+	"tunesmith/engine"
+	"tunesmith/model"
+	"tunesmith/optim"
+	"tunesmith/tune"
+)
+
+// Stepper makes optimizer steps on batches: forward, backward, accumulation, clipping, update.
+type Stepper struct {
+	programs  programs
+	params    []optim.Param
+	tensors   []*engine.Tensor
+	optimizer optim.Optimizer
+	schedule  optim.Schedule
+	clip      float64
+	seed      uint64
+	parallel  optim.Parallel
+	sums      [][]float32 // gradients of the accumulation, one per parameter
+	step      int         // optimizer steps made
+}
+
+// StepConfig is what a Stepper is made of.
+type StepConfig struct {
+	Model     *model.Adapted
+	Backend   engine.Backend
+	Objective tune.Objective
+	Optimizer optim.Optimizer
+	Schedule  optim.Schedule
+	Group     func(name string) int // number of a parameter's optimizer group; nil for 0
+	Clip      float64               // largest norm of the gradient, 0 for no limit
+	Recompute bool                  // keep only the layers' inputs for the backward pass
+	Seed      uint64                // of the dropouts
+	Parallel  optim.Parallel        // as given to the optimizer
+}
+
+// NewStepper returns a stepper that stands before the first step.
+func NewStepper(c StepConfig) (*Stepper, error) {
+	s := &Stepper{
+		programs:  programs{model: c.Model, backend: c.Backend, objective: c.Objective, recompute: c.Recompute, cache: engine.NewCache(16)},
+		tensors:   c.Model.Trained(),
+		optimizer: c.Optimizer, schedule: c.Schedule, clip: c.Clip, seed: c.Seed, parallel: c.Parallel,
+	}
+	if len(s.tensors) == 0 {
+		return nil, errors.New("nothing trains: the method chose no parameter")
+	}
+	for _, t := range s.tensors {
+		group := 0
+		if c.Group != nil {
+			group = c.Group(t.Name)
+		}
+		s.params = append(s.params, optim.Param{Name: t.Name, Shape: t.Shape, Value: t.Values, Group: group})
+	}
+	return s, nil
+}
+
+// StepResult is what a step was.
+type StepResult struct {
+	Step       int     // from 1
+	Loss       float64 // mean over the supervised tokens of the whole accumulation
+	GradNorm   float64 // before clipping
+	LR         float64
+	Tokens     int // without padding
+	Supervised int
+}
+
+// ErrDiverged is the loss or the gradient of a step that is no number.
+var ErrDiverged = errors.New("the loss or its gradient is no finite number")
+
+// Step makes one optimizer step on the batches of an accumulation. On an error the parameters are as before it.
+func (s *Stepper) Step(ctx context.Context, batches []data.Batch) (StepResult, error) {
+	r := StepResult{Step: s.step + 1}
+	var total float64
+	for _, b := range batches {
+		total += weight(b)
+		r.Tokens += b.Tokens
+		r.Supervised += b.Supervised
+	}
+	if total == 0 {
+		return r, errors.New("no token of the step is supervised")
+	}
+	for i, b := range batches {
+		sum, err := s.accumulate(ctx, b, i, len(batches), total)
+		if err != nil {
+			return r, err
+		}
+		r.Loss += sum / total
+	}
+	limit := math.Inf(1)
+	if s.clip > 0 {
+		limit = s.clip
+	}
+	r.GradNorm = optim.Norm(s.params, 2, s.parallel)
+	if !finite(r.Loss) || !finite(r.GradNorm) {
+		return r, fmt.Errorf("step %d: loss %v, gradient norm %v: %w", r.Step, r.Loss, r.GradNorm, ErrDiverged)
+	}
+	if r.GradNorm > limit {
+		optim.Scale(s.params, limit/(r.GradNorm+1e-6), s.parallel)
+	}
+	r.LR = s.schedule(s.step)
+	if err := s.optimizer.Step(s.params, r.LR); err != nil {
+		return r, err
+	}
+	for _, t := range s.tensors {
+		t.Touch()
+	}
+	s.step++
+	return r, nil
+}
+
+// accumulate runs batch i of n and adds its gradients, already divided by the total weight. The gradients of a
+// single batch stay in the program's memory; those of several are summed apart, since the program runs again.
+func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total float64) (sum float64, err error) {
+	program, err := s.programs.get(backward, b.Rows, b.Cols)
+	if err != nil {
+		return 0, err
+	}
+	in := feeds(b)
+	in["scale"] = []float32{float32(1 / total)}
+	key := s.seed ^ uint64(s.step)*0x9e3779b97f4a7c15 + uint64(i)
+	in["dropout"] = []int32{int32(key), int32(key >> 32)}
+	if err := program.Run(ctx, in); err != nil {
+		return 0, err
+	}
+	if n > 1 && s.sums == nil {
+		s.sums = make([][]float32, len(s.params))
+		for k, p := range s.params {
+			s.sums[k] = make([]float32, len(p.Value))
+		}
+	}
+	for k := range s.params {
+		p := &s.params[k]
+		grad := program.Output("grad." + p.Name)
+		if n == 1 {
+			p.Grad = grad
+			continue
+		}
+		p.Grad = s.sums[k]
+		if i == 0 {
+			copy(p.Grad, grad)
+			continue
+		}
+		for j, g := range grad {
+			p.Grad[j] += g
+		}
+	}
+	return float64(program.Output("sum")[0]), nil
+}
+
+func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
+
+// Loss returns the mean loss over the supervised tokens of batches, without dropout and without a step.
+func (s *Stepper) Loss(ctx context.Context, batches []data.Batch) (float64, error) {
+	var sum, total float64
+	for _, b := range batches {
+		part, err := s.programs.loss(ctx, b)
+		if err != nil {
+			return 0, err
+		}
+		sum += part
+		total += weight(b)
+	}
+	if total == 0 {
+		return 0, errors.New("no token is supervised")
+	}
+	return sum / total, nil
+}
+
+// Memory returns the memory of the pass over a batch of the shape, known before it runs.
+func (s *Stepper) Memory(rows, cols int) (engine.Memory, error) {
+	p, err := s.programs.get(backward, rows, cols)
+	if err != nil {
+		return engine.Memory{}, err
+	}
+	return p.Memory(), nil
+}
+
+// OptimizerBytes returns what the optimizer's state takes.
+func (s *Stepper) OptimizerBytes() int64 { return 4 * int64(s.optimizer.Floats(s.params)) }

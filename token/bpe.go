@@ -120,6 +120,8 @@ func fromByteRunes(s string) ([]byte, bool) {
 type word struct {
 	symbols []symbol
 	queue   []candidate
+	unused  []bool             // tokens to keep the parts of; nil: none
+	parts   map[int32][2]int32 // of unused tokens
 }
 
 // symbol is a token of size bytes; prev and next are its neighbours, -1 at the ends.
@@ -256,9 +258,16 @@ func (w *word) merge(pairs *pairTable) {
 }
 
 func (w *word) push(pairs *pairTable, at int32) {
-	rank, id, ok := pairs.get(w.symbols[at].id, w.symbols[w.symbols[at].next].id)
+	left, right := w.symbols[at].id, w.symbols[w.symbols[at].next].id
+	rank, id, ok := pairs.get(left, right)
 	if !ok {
 		return
+	}
+	if w.unused != nil && w.unused[id] {
+		if w.parts == nil {
+			w.parts = map[int32][2]int32{}
+		}
+		w.parts[id] = [2]int32{left, right}
 	}
 	c := candidate{rank, at, id}
 	q := append(w.queue, c)

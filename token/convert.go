@@ -7,72 +7,73 @@ import (
 	"strings"
 )
 
-// preNames names the pre-tokenisers that GGUF files know by the regular expression or the steps in tokenizer.json.
+// preNames has GGUF's name for the steps of a pre-tokenizer as preSteps writes them.
 var preNames = map[string]string{
-	`ByteLevel`:        "gpt-2",
-	`Digits/ByteLevel`: "smollm",
+	"ByteLevel regex":               "gpt-2",
+	"Digits, ByteLevel regex":       "smollm",
+	"Split llama3, ByteLevel":       "llama-bpe",
+	"NFC, Split qwen2, ByteLevel":   "qwen2",
+	"Split qwen2, ByteLevel":        "stablelm2",
+	"Split o200k, ByteLevel":        "gpt-4o",
+	"Split llama3, ByteLevel merge": "dbrx",
 }
 
-// bpeFile is what a conversion needs of a tokenizer.json with a byte-level BPE.
+// bpeFile is what a conversion needs of a tokenizer.json beside what Parse keeps.
 type bpeFile struct {
-	Added []struct {
-		ID      int    `json:"id"`
-		Content string `json:"content"`
-		Special bool   `json:"special"`
-	} `json:"added_tokens"`
-	Pre   json.RawMessage `json:"pre_tokenizer"`
-	Model struct {
-		Type   string          `json:"type"`
-		Vocab  map[string]int  `json:"vocab"`
-		Merges json.RawMessage `json:"merges"`
+	Normalizer *component `json:"normalizer"`
+	Pre        *component `json:"pre_tokenizer"`
+	Model      struct {
+		Merges       []mergePair `json:"merges"`
+		IgnoreMerges bool        `json:"ignore_merges"`
 	} `json:"model"`
 }
 
 // GGUFMetadata returns the tokenizer's part of a GGUF file's metadata, from a tokenizer.json with a byte-level BPE
-// whose pre-tokeniser GGUF has a name for. bos, eos and pad are ids, −1 for none.
+// whose pre-tokenizer GGUF has a name for. bos, eos and pad are ids, -1 for none.
 func GGUFMetadata(tokenizerJSON []byte, bos, eos, pad int) (map[string]any, error) {
+	t, err := Parse(tokenizerJSON)
+	if err != nil {
+		return nil, err
+	}
+	model, ok := t.model.(*bpe)
+	if !ok || model.bytes == nil {
+		return nil, errors.New("tokenizer: only a byte-level BPE has a form in GGUF here")
+	}
 	var f bpeFile
 	if err := json.Unmarshal(tokenizerJSON, &f); err != nil {
 		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
-	if f.Model.Type != "BPE" {
-		return nil, fmt.Errorf("tokenizer: want a byte-level BPE for GGUF, have %q", f.Model.Type)
-	}
-	steps, err := preSteps(f.Pre)
+	steps, err := preSteps(f)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
 	pre, ok := preNames[steps]
 	if !ok {
-		return nil, fmt.Errorf("tokenizer: GGUF has no name for the pre-tokeniser %s", steps)
+		return nil, fmt.Errorf("tokenizer: GGUF has no name for the pre-tokenizer %s", steps)
 	}
-	size := 0
-	for _, id := range f.Model.Vocab {
-		size = max(size, id+1)
-	}
-	for _, a := range f.Added {
-		size = max(size, a.ID+1)
-	}
-	tokens, types := make([]string, size), make([]int32, size)
-	for i := range types {
-		types[i] = ggufUnused
-	}
-	for t, id := range f.Model.Vocab {
-		tokens[id], types[id] = t, ggufNormal
-	}
-	for _, a := range f.Added {
-		tokens[a.ID], types[a.ID] = a.Content, ggufUserDefined
-		if a.Special {
-			types[a.ID] = ggufControl
+	tokens, types := make([]string, t.Size()), make([]int32, t.Size())
+	for i := range tokens {
+		tokens[i], types[i] = fmt.Sprintf("[PAD%d]", i), kindUnused
+		if s, ok := model.token(i); ok {
+			tokens[i], types[i] = s, kindNormal
 		}
 	}
-	merges, err := mergeLines(f.Model.Merges)
-	if err != nil {
-		return nil, err
+	for _, a := range t.added.list {
+		tokens[a.ID], types[a.ID] = a.Content, kindUserDefined
+		if a.Special {
+			types[a.ID] = kindControl
+		}
 	}
+	merges := make([]string, len(f.Model.Merges))
+	for i, p := range f.Model.Merges {
+		merges[i] = p[0] + " " + p[1]
+	}
+	around := t.IDs("", WithSpecial()) // what the post-processor adds
 	m := map[string]any{
 		"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": pre, "tokenizer.ggml.tokens": tokens,
-		"tokenizer.ggml.token_type": types, "tokenizer.ggml.merges": merges, "tokenizer.ggml.add_bos_token": false,
+		"tokenizer.ggml.token_type": types, "tokenizer.ggml.merges": merges,
+		"tokenizer.ggml.add_bos_token": len(around) > 0 && around[0] == bos,
+		"tokenizer.ggml.add_eos_token": len(around) > 0 && around[len(around)-1] == eos,
 	}
 	for key, id := range map[string]int{"bos": bos, "eos": eos, "padding": pad} {
 		if id >= 0 {
@@ -82,44 +83,63 @@ func GGUFMetadata(tokenizerJSON []byte, bos, eos, pad int) (map[string]any, erro
 	return m, nil
 }
 
-// preSteps names the steps of a pre-tokeniser, joined by slashes.
-func preSteps(text json.RawMessage) (string, error) {
-	var p struct {
-		Type  string            `json:"type"`
-		Parts []json.RawMessage `json:"pretokenizers"`
-	}
-	if err := json.Unmarshal(text, &p); err != nil {
-		return "", fmt.Errorf("tokenizer: pre_tokenizer: %w", err)
-	}
-	if p.Type != "Sequence" {
-		return p.Type, nil
-	}
-	var names []string
-	for _, part := range p.Parts {
-		name, err := preSteps(part)
-		if err != nil {
-			return "", err
+// preSteps names the normalizer and the steps of the pre-tokenizer, each with what sets it apart.
+func preSteps(f bpeFile) (string, error) {
+	var steps []string
+	var walk func(c *component) error
+	walk = func(c *component) error {
+		if c == nil {
+			return nil
 		}
-		names = append(names, name)
+		name := c.kind
+		switch c.kind {
+		case "Sequence":
+			var parts []*component
+			c.decode("pretokenizers", &parts)
+			c.decode("normalizers", &parts)
+			for _, p := range parts {
+				if err := walk(p); err != nil {
+					return err
+				}
+			}
+			return c.err()
+		case "ByteLevel":
+			if c.flag("use_regex", true) {
+				name += " regex"
+			}
+			if c.flag("add_prefix_space", true) {
+				name += " prefix"
+			}
+		case "Digits":
+			if !c.flag("individual_digits", false) {
+				name += " grouped"
+			}
+		case "Split":
+			var p struct{ Regex string }
+			c.decode("pattern", &p)
+			known, ok := patternNames[p.Regex]
+			if !ok || c.text("behavior", "") != "Isolated" || c.flag("invert", false) {
+				known = fmt.Sprintf("%q", p.Regex)
+			}
+			name += " " + known
+		}
+		steps = append(steps, name)
+		return c.err()
 	}
-	return strings.Join(names, "/"), nil
+	if err := walk(f.Normalizer); err != nil {
+		return "", err
+	}
+	if err := walk(f.Pre); err != nil {
+		return "", err
+	}
+	name := strings.Join(steps, ", ")
+	if name == "Split llama3, ByteLevel" && !f.Model.IgnoreMerges {
+		name += " merge"
+	}
+	return name, nil
 }
 
-// mergeLines reads merges in both of their forms as texts with a blank between the two tokens.
-func mergeLines(text json.RawMessage) ([]string, error) {
-	var lines []string
-	if json.Unmarshal(text, &lines) == nil {
-		return lines, nil
-	}
-	var pairs [][2]string
-	if err := json.Unmarshal(text, &pairs); err != nil {
-		return nil, fmt.Errorf("tokenizer: merges: %w", err)
-	}
-	for _, p := range pairs {
-		lines = append(lines, p[0]+" "+p[1])
-	}
-	return lines, nil
-}
+var patternNames = map[string]string{patternLlama3: "llama3", patternCL100k: "llama3", patternQwen2: "qwen2", patternO200k: "o200k"}
 
 // JSONFromGGUF returns a tokenizer.json, as the Hugging Face library reads it, from the metadata of a GGUF file with a
 // byte-level BPE.
@@ -154,9 +174,9 @@ func JSONFromGGUF(meta map[string]any) ([]byte, error) {
 	added := []object{}
 	for id, t := range tokens {
 		vocab[t] = id
-		if id < len(types) && (types[id] == ggufControl || types[id] == ggufUserDefined) {
+		if id < len(types) && (types[id] == kindControl || types[id] == kindUserDefined) {
 			added = append(added, object{"id": id, "content": t, "single_word": false, "lstrip": false, "rstrip": false,
-				"normalized": false, "special": types[id] == ggufControl})
+				"normalized": false, "special": types[id] == kindControl})
 		}
 	}
 	pairs := make([][2]string, len(merges))

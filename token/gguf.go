@@ -5,18 +5,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"tunesmith/internal/nearest"
-)
-
-// Kinds of tokens in tokenizer.ggml.token_type.
-const (
-	ggufNormal      = 1
-	ggufUnknown     = 2
-	ggufControl     = 3
-	ggufUserDefined = 4
-	ggufUnused      = 5
-	ggufByte        = 6
 )
 
 // ggufPre returns, by the value of tokenizer.ggml.pre, the pre-tokenizer that models of this name were trained with.
@@ -59,17 +50,15 @@ type ggufSplit struct {
 	nfc   bool
 }
 
-// FromGGUF reads the vocabulary in the metadata of a GGUF file.
+// FromGGUF reads the vocabulary in the metadata of a GGUF file: the values of the keys below tokenizer.ggml.
 func FromGGUF(meta map[string]any) (*Tokenizer, error) {
-	g := ggufMeta(meta)
-	t, err := g.tokenizer()
+	t, err := ggufMeta(meta).tokenizer()
 	if err != nil {
 		return nil, fmt.Errorf("gguf: %w", err)
 	}
 	return t, nil
 }
 
-// ggufMeta reads the keys below tokenizer.ggml.
 type ggufMeta map[string]any
 
 func (g ggufMeta) tokenizer() (*Tokenizer, error) {
@@ -81,36 +70,101 @@ func (g ggufMeta) tokenizer() (*Tokenizer, error) {
 		return nil, errors.New("tokenizer.ggml.tokens: no tokens")
 	}
 	kinds, err := list[int](g, "token_type")
-	if err == nil && kinds != nil && len(kinds) != len(tokens) {
-		err = fmt.Errorf("tokenizer.ggml.token_type: want as many as the %d tokens, have %d", len(tokens), len(kinds))
-	}
 	if err != nil {
 		return nil, err
 	}
-	var t *Tokenizer
-	switch name, _ := g["tokenizer.ggml.model"].(string); name {
-	case "gpt2":
-		t, err = g.byteLevel(tokens)
-	case "":
-		return nil, errors.New("no key tokenizer.ggml.model")
-	default:
-		known := []string{"gpt2"}
-		return nil, fmt.Errorf("tokenizer.ggml.model: %q is not supported%s", name, nearest.Hint(name, known))
+	if kinds == nil {
+		kinds = repeat(kindNormal, len(tokens))
 	}
-	if err != nil {
-		return nil, err
+	if len(kinds) != len(tokens) {
+		return nil, fmt.Errorf("tokenizer.ggml.token_type: want as many as the %d tokens, have %d", len(tokens), len(kinds))
 	}
 	var added []addedToken
 	for id, k := range kinds {
-		if k == ggufControl || k == ggufUserDefined || k == ggufUnknown && t.norm == nil {
-			added = append(added, addedToken{ID: id, Content: tokens[id], Special: k != ggufUserDefined})
+		if k == kindControl || k == kindUserDefined || k == kindUnknown {
+			added = append(added, addedToken{ID: id, Content: tokens[id], Special: k != kindUserDefined})
 		}
 	}
-	t.added = newAddedTokens(added, t.model, nil)
-	t.useBytes()
-	t.bos, t.eos, t.pad = g.special("bos", len(tokens)), g.special("eos", len(tokens)), g.special("padding", len(tokens))
-	t.setAdded(g.flag("add_bos_token"), g.flag("add_eos_token"))
+	var t *Tokenizer
+	bos, eos := false, false
+	switch name, _ := g["tokenizer.ggml.model"].(string); name {
+	case "gpt2":
+		t, err = g.byteLevel(tokens, added)
+	case "llama":
+		bos = true
+		t, err = g.sentencePiece(tokens, kinds, added, typeBPE)
+	case "t5":
+		eos = true
+		t, err = g.sentencePiece(tokens, kinds, added, typeUnigram)
+	case "bert":
+		bos, eos = true, true
+		t, err = g.wordPiece(tokens, added)
+	case "":
+		return nil, errors.New("no key tokenizer.ggml.model")
+	default:
+		return nil, fmt.Errorf("tokenizer.ggml.model: %q is not supported%s (known: gpt2, llama, t5, bert)", name,
+			nearest.Hint(name, []string{"gpt2", "llama", "t5", "bert"}))
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.bos, t.eos, t.pad = g.special("bos"), g.special("eos"), g.special("padding")
+	t.setAdded(g.flag("add_bos_token", bos), g.flag("add_eos_token", eos))
 	return t, nil
+}
+
+// sentencePiece builds a model with scores, where spaces are kept and one is put at the head unless the keys differ.
+func (g ggufMeta) sentencePiece(tokens []string, kinds []int, added []addedToken, modelType int) (*Tokenizer, error) {
+	m := defaultModel()
+	m.pieces, m.kinds, m.modelType = tokens, kinds, modelType
+	var err error
+	if m.scores, err = list[float32](g, "scores"); err != nil {
+		return nil, err
+	}
+	if len(m.scores) != len(tokens) {
+		return nil, fmt.Errorf("tokenizer.ggml.scores: want as many as the %d tokens, have %d", len(tokens), len(m.scores))
+	}
+	m.byteFallback = slices.Contains(kinds, kindByte)
+	m.dummyPrefix = g.flag("add_space_prefix", true)
+	m.removeExtraSpaces = g.flag("remove_extra_whitespaces", modelType == typeUnigram)
+	rules, err := list[int](g, "precompiled_charsmap")
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range rules {
+		m.charsmap = append(m.charsmap, byte(b))
+	}
+	return m.tokenizer(added)
+}
+
+// wordPiece builds BERT's tokenizer, whose GGUF form marks the begin of words instead of what goes on.
+func (g ggufMeta) wordPiece(tokens []string, added []addedToken) (*Tokenizer, error) {
+	const tail = "##"
+	control := map[string]bool{}
+	for _, a := range added {
+		control[a.Content] = true
+	}
+	ids := make(map[string]int32, len(tokens))
+	for id, s := range tokens {
+		if head, ok := strings.CutPrefix(s, spaceMark); ok {
+			s = head
+		} else if !control[s] {
+			s = tail + s
+		}
+		ids[s] = int32(id)
+	}
+	list, err := byID(ids)
+	if err != nil {
+		return nil, err
+	}
+	unk := g.special("unknown")
+	if unk < 0 {
+		return nil, errors.New("no key tokenizer.ggml.unknown_token_id")
+	}
+	m := &wordPiece{vocabulary: vocabulary{ids, list}, unk: int32(unk), longest: 100}
+	m.index(tail)
+	return &Tokenizer{norm: bertNormalizer(true, true, true, true), pre: bertPreTokenizer, model: m,
+		dec: &decodeWordPiece{tail, true}, added: newAddedTokens(added, m, nil)}, nil
 }
 
 // setAdded makes the post-processor put the begin and end of sequence around a text.
@@ -133,7 +187,7 @@ func (t *Tokenizer) setAdded(bos, eos bool) {
 	}
 }
 
-func (g ggufMeta) byteLevel(tokens []string) (*Tokenizer, error) {
+func (g ggufMeta) byteLevel(tokens []string, added []addedToken) (*Tokenizer, error) {
 	pre, _ := g["tokenizer.ggml.pre"].(string)
 	all := ggufPre()
 	split, ok := all[pre]
@@ -169,18 +223,22 @@ func (g ggufMeta) byteLevel(tokens []string) (*Tokenizer, error) {
 	if split.nfc {
 		t.norm = nfc
 	}
+	t.added = newAddedTokens(added, m, nil)
+	t.useBytes()
 	return t, nil
 }
 
-func (g ggufMeta) flag(key string) bool {
-	b, _ := g["tokenizer.ggml."+key].(bool)
-	return b
+func (g ggufMeta) flag(key string, def bool) bool {
+	if b, ok := g["tokenizer.ggml."+key].(bool); ok {
+		return b
+	}
+	return def
 }
 
 // special returns the id of a special token, -1 where there is none.
-func (g ggufMeta) special(name string, size int) int {
+func (g ggufMeta) special(name string) int {
 	id, ok := integer(g["tokenizer.ggml."+name+"_token_id"])
-	if !ok || id < 0 || id >= size {
+	if tokens, err := list[string](g, "tokens"); err != nil || !ok || id < 0 || id >= len(tokens) {
 		return -1
 	}
 	return id
@@ -239,6 +297,10 @@ func list[T string | int | float32](g ggufMeta, key string) ([]T, error) {
 	case []int32:
 		return collect(key, v, convert)
 	case []uint32:
+		return collect(key, v, convert)
+	case []uint8:
+		return collect(key, v, convert)
+	case []int8:
 		return collect(key, v, convert)
 	case []float64:
 		return collect(key, v, convert)

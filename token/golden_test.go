@@ -2,7 +2,9 @@ package token
 
 import (
 	"encoding/hex"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -285,5 +287,166 @@ func (c *checker) streams(v vectors) {
 		if w.Decoded != nil && w.Error == "" && strings.HasPrefix(*w.Decoded, released.String()) {
 			c.equal("whole stream", *w.Decoded, *w.Decoded, whole.String())
 		}
+	}
+}
+
+func TestGoldenSentencePiece(t *testing.T) {
+	dir := golden.Dir(t, "tokenizers")
+	var all texts
+	golden.JSON(t, filepath.Join(dir, "texts.json"), &all)
+	for name, path := range vectorFiles(t, filepath.Join(dir, "sp_vectors")) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok, err := Open(modelFile(t, dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v struct {
+				Size    int `json:"vocab_size"`
+				BOS     int `json:"bos_id"`
+				EOS     int `json:"eos_id"`
+				Pad     int `json:"pad_id"`
+				Vectors []struct {
+					I          int      `json:"i"`
+					IDs        []int    `json:"ids"`
+					Decoded    *string  `json:"decoded"`
+					Normalized *string  `json:"normalized"`
+					Pieces     []string `json:"pieces"`
+				} `json:"vectors"`
+				Long []longVector `json:"long"`
+			}
+			golden.JSON(t, path, &v)
+			c := &checker{t: t, tok: tok}
+			c.equal("size, bos, eos, pad", "", []int{v.Size, v.BOS, v.EOS, v.Pad}, []int{tok.Size(), tok.BOS(), tok.EOS(), tok.Pad()})
+			for _, w := range v.Vectors {
+				s := all.Texts[w.I].Text
+				pieces := tok.Encode(s)
+				ids, _ := split(pieces, s)
+				c.equal("ids", s, w.IDs, ids)
+				for i, p := range pieces {
+					if p.Start > p.End || i > 0 && p.Start < pieces[i-1].Start {
+						t.Errorf("offsets of %q: %v", s, pieces)
+						break
+					}
+				}
+				decoded := s
+				if w.Decoded != nil {
+					decoded = *w.Decoded
+				}
+				c.equal("decoded", s, decoded, tok.Decode(w.IDs, false))
+				stream, whole := tok.Stream(false), ""
+				for _, id := range w.IDs {
+					whole += stream.Push(id)
+				}
+				c.equal("stream", s, decoded, whole+stream.Flush())
+				if w.Normalized != nil {
+					n := text{s: s, track: true}
+					tok.norm.normalize(&n)
+					c.equal("normalized", s, *w.Normalized, n.s)
+				}
+				for i, p := range w.Pieces {
+					if i < len(ids) && tok.Token(ids[i]) != p && ids[i] != int(tok.model.(*sentencePiece).unk) {
+						c.equal("piece", s, p, tok.Token(ids[i]))
+					}
+				}
+			}
+			for _, l := range v.Long {
+				c.long(l)
+			}
+		})
+	}
+}
+
+// modelFile finds the sentencepiece model that vectors were made with.
+func modelFile(t *testing.T, dir, name string) string {
+	data, file, _ := strings.Cut(name, "_")
+	for _, path := range []string{filepath.Join(dir, "sp", name+".model"), filepath.Join(dir, "..", "..", "data", data, file+".model")} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	t.Fatalf("no sentencepiece model for the vectors %q", name)
+	return ""
+}
+
+// TestGoldenGGUF puts the vocabulary of byte-level and sentencepiece tokenizers into GGUF's form and checks the
+// vectors again.
+func TestGoldenGGUF(t *testing.T) {
+	dir := golden.Dir(t, "tokenizers")
+	var all texts
+	golden.JSON(t, filepath.Join(dir, "texts.json"), &all)
+	for name, path := range vectorFiles(t, filepath.Join(dir, "vectors")) {
+		data, err := readFile(tokenizerFile(t, dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bos := -1
+		if t, err := Parse(data); err == nil {
+			if ids := t.IDs("", WithSpecial()); len(ids) == 1 {
+				bos = ids[0]
+			}
+		}
+		meta, err := GGUFMetadata(data, bos, -1, -1)
+		if err != nil {
+			continue // GGUF has no form for it
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok, err := FromGGUF(meta)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v vectors
+			golden.JSON(t, path, &v)
+			c := &checker{t: t, tok: tok}
+			c.vectors(v, all)
+		})
+	}
+	for name, path := range vectorFiles(t, filepath.Join(dir, "sp_vectors")) {
+		data, err := readFile(modelFile(t, dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := readModel(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.suffix || m.modelType != typeBPE && m.modelType != typeUnigram || slices.Contains(m.kinds, kindUserDefined) {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tok, err := FromGGUF(modelMetadata(m))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var v vectors
+			golden.JSON(t, path, &v)
+			c := &checker{t: t, tok: tok}
+			for _, w := range v.Vectors {
+				if s := all.Texts[w.I].Text; slices.ContainsFunc(tok.added.raw.find(nil, s, false), func(c cut) bool { return c.id >= 0 }) {
+					continue // sentencepiece takes special tokens for text
+				}
+				c.equal("ids", all.Texts[w.I].Text, w.IDs, tok.IDs(all.Texts[w.I].Text))
+			}
+		})
+	}
+}
+
+// modelMetadata is a sentencepiece model in GGUF's keys.
+func modelMetadata(m *spModel) map[string]any {
+	kinds, rules := []int32{}, []any{}
+	for _, k := range m.kinds {
+		kinds = append(kinds, int32(k))
+	}
+	for _, b := range m.charsmap {
+		rules = append(rules, b)
+	}
+	const key = "tokenizer.ggml."
+	return map[string]any{
+		key + "model": map[int]string{typeBPE: "llama", typeUnigram: "t5"}[m.modelType], key + "tokens": m.pieces,
+		key + "scores": m.scores, key + "token_type": kinds, key + "add_space_prefix": m.dummyPrefix,
+		key + "remove_extra_whitespaces": m.removeExtraSpaces, key + "precompiled_charsmap": rules,
+		key + "bos_token_id": uint32(max(m.bos, 0)),
 	}
 }

@@ -165,7 +165,8 @@ func newNormalizer(c *component) (normalizer, error) {
 		m, err := c.matcher()
 		return &replace{m, c.text("content", "")}, err
 	case "BertNormalizer":
-		return newBert(c)
+		lower := c.flag("lowercase", true)
+		return bertNormalizer(c.flag("clean_text", true), c.flag("handle_chinese_chars", true), c.flag("strip_accents", lower), lower), c.err()
 	case "Nmt":
 		return normSequence{keep(func(r rune) bool { return !nmtControl(r) }), mapRunes(nmtSpace)}, nil
 	case "ByteLevel":
@@ -186,9 +187,9 @@ func newNormalizer(c *component) (normalizer, error) {
 		"Replace", "BertNormalizer", "Nmt", "ByteLevel", "Precompiled")
 }
 
-func newBert(c *component) (normalizer, error) {
+func bertNormalizer(clean, han, accents, lower bool) normalizer {
 	var n normSequence
-	if c.flag("clean_text", true) {
+	if clean {
 		n = append(n, keep(func(r rune) bool { return !isControl(r) }), mapRunes(func(r rune) rune {
 			if isSpace(r) {
 				return ' '
@@ -196,15 +197,14 @@ func newBert(c *component) (normalizer, error) {
 			return r
 		}))
 	}
-	if c.flag("handle_chinese_chars", true) {
+	if han {
 		n = append(n, aroundHan{})
 	}
-	lower := c.flag("lowercase", true)
-	if c.flag("strip_accents", lower) {
+	if accents {
 		n = append(n, nfd, keep(func(r rune) bool { return !isNonspacing(r) }))
 	}
 	if lower {
 		n = append(n, lowercase{})
 	}
-	return n, c.err()
+	return n
 }

@@ -16,21 +16,30 @@ import (
 // fileMost bounds the size of a tokenizer file, unpacked.
 const fileMost = 1 << 28
 
-// Open reads a tokenizer.json (also gzipped) or a directory that holds one. tokenizer_config.json beside it names
-// the special tokens, and whether begin and end of sequence are added.
+// Open reads a tokenizer.json (also gzipped), a sentencepiece model (.model), or a directory that holds
+// tokenizer.json or tokenizer.model. tokenizer_config.json beside it names the special tokens, and whether begin
+// and end of sequence are added.
 func Open(path string) (*Tokenizer, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
 	if info.IsDir() {
-		path = filepath.Join(path, "tokenizer.json")
+		dir := path
+		path = filepath.Join(dir, "tokenizer.json")
+		if model := filepath.Join(dir, "tokenizer.model"); !exists(path) && exists(model) {
+			path = model
+		}
 	}
 	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("tokenizer: %w", err)
 	}
-	t, err := Parse(data)
+	parse := Parse
+	if strings.HasSuffix(path, ".model") {
+		parse = ParseModel
+	}
+	t, err := parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -45,6 +54,11 @@ func Open(path string) (*Tokenizer, error) {
 		return nil, fmt.Errorf("%s: %w", config, err)
 	}
 	return t, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func readFile(path string) ([]byte, error) {

@@ -314,10 +314,7 @@ func newPreTokenizer(c *component) (preTokenizer, error) {
 	case "Punctuation":
 		return &splitter{pattern: runeMatcher(isPunctuation), behavior: c.behavior("Isolated")}, c.err()
 	case "BertPreTokenizer":
-		return preSequence{
-			&splitter{pattern: runeMatcher(isSpace), behavior: removed},
-			&splitter{pattern: runeMatcher(isPunctuation), behavior: isolated},
-		}, nil
+		return bertPreTokenizer, nil
 	case "CharDelimiterSplit":
 		d := c.text("delimiter", "")
 		if len([]rune(d)) != 1 {
@@ -338,6 +335,11 @@ func newPreTokenizer(c *component) (preTokenizer, error) {
 	}
 	return nil, c.unknown("Sequence", "ByteLevel", "Split", "Digits", "Whitespace", "WhitespaceSplit", "Punctuation",
 		"BertPreTokenizer", "CharDelimiterSplit", "Metaspace", "UnicodeScripts", "FixedLength")
+}
+
+var bertPreTokenizer = preSequence{
+	&splitter{pattern: runeMatcher(isSpace), behavior: removed},
+	&splitter{pattern: runeMatcher(isPunctuation), behavior: isolated},
 }
 
 func (c *component) behavior(def string) behavior {

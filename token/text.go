@@ -106,6 +106,41 @@ func (e *editor) putString(s string, i int) {
 	}
 }
 
+// replace writes characters that come from the bytes i to j of the old text.
+func (e *editor) replace(s string, i, j int) {
+	e.out = append(e.out, s...)
+	if e.from.track {
+		from := span{e.from.origin(i).start, e.from.origin(j - 1).end}
+		for range len(s) {
+			e.at = append(e.at, from)
+		}
+	}
+}
+
+// insert writes characters that stand for nothing, before byte i of the old text.
+func (e *editor) insert(s string, i int) {
+	e.out = append(e.out, s...)
+	if e.from.track {
+		at := int32(e.from.base)
+		if i < len(e.from.s) {
+			at = e.from.origin(i).start
+		} else if i > 0 {
+			at = e.from.origin(i - 1).end
+		}
+		for range len(s) {
+			e.at = append(e.at, span{at, at})
+		}
+	}
+}
+
+// cut takes the last n bytes back.
+func (e *editor) cut(n int) {
+	e.out = e.out[:len(e.out)-n]
+	if e.from.track {
+		e.at = e.at[:len(e.at)-n]
+	}
+}
+
 // copy keeps the bytes i to j of the old text.
 func (e *editor) copy(i, j int) {
 	e.out = append(e.out, e.from.s[i:j]...)

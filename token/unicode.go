@@ -109,6 +109,12 @@ func (rs runeRanges) has(r rune) bool {
 	return 2*lo < len(rs) && rs[2*lo] <= r
 }
 
+// runeLen is the length of the character that begins s.
+func runeLen(s string) int {
+	_, n := utf8.DecodeRuneInString(s)
+	return n
+}
+
 // isSpace is Unicode's White_Space.
 func isSpace(r rune) bool { return unicode.IsSpace(r) }
 

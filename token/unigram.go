@@ -17,6 +17,7 @@ type unigram struct {
 	trie     trie
 	unk      int32 // -1: none
 	unkScore float64
+	single   bool        // sums are rounded to float32
 	fallback *[256]int32 // tokens <0x00> to <0xFF>, set where all unknown bytes are spelt with them
 }
 
@@ -141,6 +142,9 @@ func (m *unigram) encode(dst []Piece, s string, base int) []Piece {
 		whole := false // a token covers just this character
 		reach := func(j int, id int32, score float64) {
 			score += best[i].score
+			if m.single {
+				score = float64(float32(score))
+			}
 			if a := &best[j]; a.start < 0 || score > a.score {
 				*a = arrival{score, id, int32(i)}
 			}

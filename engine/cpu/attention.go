@@ -118,7 +118,8 @@ func (s attentionShape) masked(segments []int32, b, first int) kernel.Attention 
 
 // lowerAttentionGrad plans the gradient: a worker has whole heads of keys, to which nobody else adds.
 func (p *planner) lowerAttentionGrad(n *graph.Node, op graph.AttentionGrad) {
-	dout, q, k, v, out, lse := p.use(n.In[0]), p.use(n.In[1]), p.use(n.In[2]), p.use(n.In[3]), p.use(n.In[4]), p.use(n.In[5])
+	dout, q, k, v := p.use(n.In[0]), p.use(n.In[1]), p.use(n.In[2]), p.useRough(n.In[3])
+	out, lse := p.useRough(n.In[4]), p.use(n.In[5])
 	s := newShape(op.Attention, n.In[1], n.In[2])
 	segments := p.segments(n, 6)
 	unit := s.kernel(0)

@@ -145,6 +145,12 @@ func BenchmarkLoRA(b *testing.B) {
 				b.Fatal(err)
 			}
 			first := time.Since(start)
+			start = time.Now()
+			for _, f := range c.(*program).forms {
+				f.stale = true
+			}
+			c.(*program).packStale()
+			packed := time.Since(start)
 			var times *profiler
 			if *profile {
 				times = profileOf(c.(*program))
@@ -159,7 +165,7 @@ func BenchmarkLoRA(b *testing.B) {
 			b.ReportMetric(float64(bt.batch*256)*float64(b.N)/b.Elapsed().Seconds(), "tokens/s")
 			b.ReportMetric((processTime()-before).Seconds()/float64(b.N), "cpu-s/op")
 			b.ReportMetric(float64(m.Total())/1e6, "MB")
-			b.Logf("%s, compiled in %v, first step after %v, memory %+v", e.Name(), compiled, first, m)
+			b.Logf("%s, compiled in %v, packed in %v, first step after %v, memory %+v", e.Name(), compiled, packed, first, m)
 			if times != nil {
 				times.report(b)
 			}
@@ -211,5 +217,14 @@ func (t *profiler) report(b *testing.B) {
 	}
 	for _, n := range names[:min(len(names), 40)] {
 		b.Logf("%5.1f%% %8.2f ms %5d × %s", 100*float64(t.total[n])/float64(sum), t.total[n].Seconds()*1000/float64(b.N), t.count[n]/b.N, n)
+	}
+}
+
+func BenchmarkDropout(b *testing.B) {
+	x := wave(blockSize, 1)
+	key := []int32{1, 2}
+	b.SetBytes(4 * blockSize)
+	for b.Loop() {
+		dropout(graph.Dropout{Rate: 0.1, Salt: 1}, x, x, key, 0)
 	}
 }

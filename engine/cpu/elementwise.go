@@ -71,7 +71,13 @@ func (t *tree) add(n *graph.Node, to int) {
 	}
 	free := to
 	for i, x := range inputs {
+		if _, ok := n.Op.(graph.UnaryGrad); ok && i == 1 {
+			t.p.rough++
+		}
 		op.args[i] = t.operand(n, x, free)
+		if _, ok := n.Op.(graph.UnaryGrad); ok && i == 1 {
+			t.p.rough--
+		}
 		if op.args[i].register >= 0 {
 			free++
 		}
@@ -187,9 +193,9 @@ func (p *planner) elementFn(n *graph.Node) func(size int) elementFn {
 }
 
 func (p *planner) lowerGatedActGrad(n *graph.Node, op graph.GatedActGrad) {
-	dy, gate, up := p.use(n.In[0]), p.use(n.In[1]), p.use(n.In[2])
+	dy, gate, up := p.use(n.In[0]), p.useRough(n.In[1]), p.useRough(n.In[2])
 	dgate, dup := p.wanted(n, 0), p.wanted(n, 1)
-	in := &instr{node: n, in: []*value{dy}, over: []*value{gate, up}, scratch: blockSize}
+	in := &instr{node: n, over: []*value{gate, up, dy}, scratch: blockSize}
 	// A result that nothing asks for goes to scratch, so that the function is one.
 	for _, v := range []*value{dgate, dup} {
 		if v != nil {

@@ -225,15 +225,20 @@ func gateGrad(f graph.Fn) func(dgate, dup, dy, gate, up []float32) {
 	}
 }
 
-// dropout is the mask's share of a block that begins at a flat index.
+// dropout is the mask's share of a block that begins at a flat index: graph.DropoutKeep without its calls and
+// branches.
 func dropout(op graph.Dropout, dst, a []float32, key []int32, at int) {
-	k := uint64(uint32(key[0])) | uint64(uint32(key[1]))<<32
+	const step = 0x9e3779b97f4a7c15
+	z := uint64(uint32(key[0])) | uint64(uint32(key[1]))<<32
+	z += (uint64(op.Salt)<<40 + uint64(at)) * step
+	limit := uint64(min(float64(op.Rate)*(1<<32), 1<<32-1))
 	scale := 1 / (1 - op.Rate)
 	for i, x := range a {
-		if graph.DropoutKeep(k, op.Salt, uint64(at+i), op.Rate) {
-			dst[i] = x * scale
-		} else {
-			dst[i] = 0
-		}
+		z += step
+		h := (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		h = (h ^ h>>27) * 0x94d049bb133111eb
+		h ^= h >> 31
+		kept := uint32((h>>32-limit)>>63) - 1 // all bits, or none where the hash is below the limit
+		dst[i] = math.Float32frombits(math.Float32bits(x)&kept) * scale
 	}
 }

@@ -25,7 +25,7 @@ func (p *planner) lowerRMSNorm(n *graph.Node, op graph.RMSNorm) {
 }
 
 func (p *planner) lowerRMSNormGrad(n *graph.Node, op graph.RMSNormGrad) {
-	dy, x, w := p.use(n.In[0]), p.use(n.In[1]), p.use(n.In[2])
+	dy, x, w := p.use(n.In[0]), p.useRough(n.In[1]), p.use(n.In[2])
 	dx, dw := p.wanted(n, 0), p.wanted(n, 1)
 	c := w.size
 	rows := x.size / c
@@ -108,7 +108,7 @@ func moments(x []float32, eps float32) (mean, s float32) {
 }
 
 func (p *planner) lowerLayerNormGrad(n *graph.Node, op graph.LayerNormGrad) {
-	dy, x, w := p.use(n.In[0]), p.use(n.In[1]), p.use(n.In[2])
+	dy, x, w := p.use(n.In[0]), p.useRough(n.In[1]), p.use(n.In[2])
 	dx, dw, db := p.wanted(n, 0), p.wanted(n, 1), p.wanted(n, 2)
 	c := w.size
 	rows := x.size / c

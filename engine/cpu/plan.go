@@ -46,7 +46,8 @@ func (v *value) i() []int32   { return v.root().ints }
 type instr struct {
 	node    *graph.Node
 	in, out []*value
-	// over lists more inputs: those whose memory the first output may take where this is their last use.
+	// over lists more inputs: those whose memory an output of their size may take where this is their last use. Each
+	// element of the outputs is written when all of the inputs that belong to it have been read.
 	over    []*value
 	temp    []*value // written and read by it alone
 	scratch int      // floats per worker
@@ -62,6 +63,9 @@ type planner struct {
 	values [][]*value // by node and result; nil where nothing asks for it
 	uses   []int      // by node: how many nodes and outputs ask for it
 
+	at      int // the node that is lowered
+	rough   int // useRough is under way
+	copies  map[copyKey]*again
 	instrs  []*instr // the last first
 	first   []*instr // what stands before all others, such as tables
 	prepare []func() // integers, the last first
@@ -86,7 +90,8 @@ type feed struct {
 func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, error) {
 	p := &planner{backend: b, store: s, g: g, values: make([][]*value, len(g.Nodes)), uses: make([]int, len(g.Nodes)),
 		feeds: map[string]*feed{}, stored: map[*engine.Tensor]*value{}, storage: map[*engine.Tensor]bool{},
-		forms: map[*form]bool{}, tables: map[string]*table{}, heads: map[*graph.Node]*head{}}
+		forms: map[*form]bool{}, tables: map[string]*table{}, heads: map[*graph.Node]*head{},
+		copies: map[copyKey]*again{}}
 	for _, n := range g.Nodes {
 		if in, ok := n.Op.(graph.Input); ok {
 			p.feeds[in.Name] = &feed{node: n}
@@ -105,6 +110,7 @@ func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, erro
 	}
 	for id := len(g.Nodes) - 1; id >= 0; id-- {
 		if n := g.Nodes[id]; p.values[id] != nil {
+			p.at = id
 			if err := p.lower(n); err != nil {
 				return nil, fmt.Errorf("%s: %v: %w", n.Path, n, err)
 			}
@@ -114,6 +120,7 @@ func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, erro
 	slices.Reverse(p.instrs)
 	slices.Reverse(p.prepare)
 	p.instrs = append(p.first, p.instrs...)
+	p.placeCopies()
 	return p.layOut(outputs), nil
 }
 
@@ -131,9 +138,7 @@ func (p *planner) count() {
 	}
 }
 
-// use asks for the first result of a node, to be computed before the node that is lowered.
-func (p *planner) use(n *graph.Node) *value { return p.result(n, 0) }
-
+// result asks for a result of a node.
 func (p *planner) result(n *graph.Node, i int) *value {
 	if p.values[n.ID] == nil {
 		p.values[n.ID] = make([]*value, len(n.Types))
@@ -284,24 +289,23 @@ func (p *planner) lifetimes() []*value {
 	return roots
 }
 
-// merge lets first outputs take the memory of inputs that end there. It goes backwards, so that what ends as an
+// merge lets outputs take the memory of inputs that end there. It goes backwards, so that what ends as an
 // output of the program can be computed in its place from early on.
 func (p *planner) merge() {
 	for at := len(p.instrs) - 1; at >= 0; at-- {
 		in := p.instrs[at]
-		if len(in.out) == 0 {
-			continue
-		}
-		dst := in.out[0].root()
-		for _, v := range in.over {
-			src := v.root()
-			if src == dst || src.class != arena || dst.class == fixed || src.last != at || dst.first != at ||
-				src.size != dst.size || reads(in.in, src) {
-				continue
+		for _, out := range in.out {
+			dst := out.root()
+			for _, v := range in.over {
+				src := v.root()
+				if src == dst || src.class != arena || dst.class == fixed || src.last != at || dst.first != at ||
+					src.size != dst.size || reads(in.in, src) {
+					continue
+				}
+				dst.first = src.first
+				src.parent = dst
+				break
 			}
-			dst.first = src.first
-			src.parent = dst
-			break
 		}
 	}
 }

@@ -133,11 +133,16 @@ const packLimit = 1 << 16
 func (p *planner) product(t term, added bool) product {
 	q := product{alpha: t.alpha}
 	x, w := t.node.In[0], t.node.In[1]
-	if _, outer := t.node.Op.(graph.Outer); !outer || !added {
+	_, outer := t.node.Op.(graph.Outer)
+	if !outer || !added {
 		x, w = p.unscaled(x, &q.alpha), p.unscaled(w, &q.alpha)
 	}
 	rows := func(x *graph.Node) int { return x.Size() / max(x.Dim(-1), 1) }
-	q.a = p.use(x)
+	use := p.use
+	if outer {
+		use = p.useRough
+	}
+	q.a = use(x)
 	l := rightT
 	switch t.node.Op.(type) {
 	case graph.Linear:
@@ -151,7 +156,7 @@ func (p *planner) product(t term, added bool) product {
 	if t, err := p.stores(w); err == nil && t != nil && !q.aT && (!t.Trainable || t.Size() <= packLimit) {
 		q.form = p.form(t, l)
 	} else {
-		q.b = p.use(w)
+		q.b = use(w)
 	}
 	return q
 }

@@ -24,7 +24,7 @@ type Instruction struct {
 
 func init() {
 	tune.Register(tune.Method{
-		Axis: tune.ObjectiveAxis, Name: "instruction",
+		Axis: tune.ObjectiveAxis, Name: "instruction", Default: true,
 		Doc: "learns the answers of conversations, or plain text, token by token",
 		New: func() any { return &Instruction{TrainOn: "answers"} },
 	})

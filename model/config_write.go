@@ -2,6 +2,9 @@ package model
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 )
@@ -14,6 +17,13 @@ var classes = map[string]string{
 // JSON returns the config.json of the model, in the form that transformers 4 and 5 both read. dtype is that of the
 // weights beside it, such as float32.
 func (c Config) JSON(dtype string) ([]byte, error) {
+	if c.Rope.Divisors != nil {
+		r, err := c.Rope.llama3(c.HeadDim)
+		if err != nil {
+			return nil, err
+		}
+		c.Rope = r
+	}
 	m := map[string]any{
 		"architectures": []string{classes[c.Type]}, "model_type": c.Type, "hidden_size": c.Hidden, "intermediate_size": c.Intermediate,
 		"num_hidden_layers": c.Layers, "num_attention_heads": c.Heads, "num_key_value_heads": c.KVHeads, "head_dim": c.HeadDim,
@@ -46,17 +56,25 @@ func (c Config) JSON(dtype string) ([]byte, error) {
 
 // windows writes the sliding windows as each type has them.
 func (c Config) windows(m map[string]any) {
-	first := slices.IndexFunc(c.Windows, func(w int) bool { return w > 0 })
+	w := slices.Max(append([]int{0}, c.Windows...))
 	switch c.Type {
 	case "mistral":
 		m["sliding_window"] = nil
-		if first >= 0 {
-			m["sliding_window"] = c.Windows[first]
+		if w > 0 {
+			m["sliding_window"] = w
 		}
 	case "qwen2", "qwen3":
-		m["use_sliding_window"] = first >= 0
-		if first >= 0 {
-			m["sliding_window"], m["max_window_layers"] = c.Windows[first], first
+		m["use_sliding_window"] = w > 0
+		if w > 0 {
+			kinds := make([]string, c.Layers)
+			for i := range kinds {
+				kinds[i] = "full_attention"
+				if c.Windows[i] > 0 {
+					kinds[i] = "sliding_attention"
+				}
+			}
+			m["sliding_window"], m["layer_types"] = w, kinds
+			m["max_window_layers"] = slices.Index(kinds, "sliding_attention")
 		}
 	}
 }
@@ -80,14 +98,27 @@ func (r Rope) scaling() any {
 	return m
 }
 
+// llama3 finds the llama3 scaling that gives the divisors of a GGUF file: that of Llama 3.1 and later, with any factor.
+func (r Rope) llama3(d int) (Rope, error) {
+	l := r
+	l.Type, l.Divisors, l.Factor = "llama3", nil, float64(slices.Max(r.Divisors))
+	l.LowFreq, l.HighFreq, l.Original = 1, 4, 8192
+	for i, v := range l.Frequencies(d) {
+		if math.Abs(float64(v/r.Divisors[i]-1)) > 1e-3 {
+			return r, errors.New("config.json has no form for the divisors in rope_freqs.weight; write a .gguf file instead")
+		}
+	}
+	return l, nil
+}
+
 // number32 writes a single-precision number in its shortest form.
 type number32 float32
 
 // MarshalJSON implements json.Marshaler.
 func (n number32) MarshalJSON() ([]byte, error) { return json.Marshal(float32(n)) }
 
-// GGUF returns the metadata of the architecture as GGUF files name it.
-func (c Config) GGUF() map[string]any {
+// GGUF returns the metadata of the architecture as GGUF files name it. What GGUF cannot say is an error.
+func (c Config) GGUF() (map[string]any, error) {
 	arch := c.Type
 	if arch == "mistral" {
 		arch = "llama"
@@ -107,12 +138,49 @@ func (c Config) GGUF() map[string]any {
 		arch + ".rope.freq_base":                   float32(c.Rope.Theta),
 		arch + ".vocab_size":                       uint32(c.Vocab),
 	}
-	if c.Rope.Type == "linear" || c.Rope.Type == "yarn" {
-		m[arch+".rope.scaling.type"] = c.Rope.Type
-		m[arch+".rope.scaling.factor"] = float32(c.Rope.Factor)
-		m[arch+".rope.scaling.original_context_length"] = uint32(c.Rope.Original)
+	if w := slices.Max(append([]int{0}, c.Windows...)); w > 0 {
+		if arch != "llama" || slices.Min(c.Windows) != w {
+			return nil, fmt.Errorf("GGUF has no key for sliding windows of %v in a %s model", c.Windows, c.Type)
+		}
+		m[arch+".attention.sliding_window"] = uint32(w)
 	}
-	return m
+	if c.Activation != "silu" {
+		return nil, fmt.Errorf("GGUF has no key for the activation %q in a %s model", c.Activation, c.Type)
+	}
+	return m, c.Rope.gguf(m, arch+".rope.scaling.")
+}
+
+// gguf adds the keys of a scaled rotation. That of llama3 stands in a tensor instead; see Frequencies.
+func (r Rope) gguf(m map[string]any, prefix string) error {
+	switch r.Type {
+	case "default", "llama3":
+		return nil
+	case "yarn":
+		if r.Attention > 0 || r.MScale > 0 || !r.Truncate {
+			return errors.New("GGUF has no keys for yarn's attention_factor, mscale and truncate")
+		}
+		m[prefix+"yarn_beta_fast"], m[prefix+"yarn_beta_slow"] = float32(r.BetaFast), float32(r.BetaSlow)
+	case "linear":
+	default:
+		return fmt.Errorf("GGUF has no form for rope_type %q", r.Type)
+	}
+	m[prefix+"type"], m[prefix+"factor"] = r.Type, float32(r.Factor)
+	m[prefix+"original_context_length"] = uint32(r.Original)
+	return nil
+}
+
+// Frequencies returns the divisors of the frequencies of a head with d channels, where they stand in a GGUF file as a
+// tensor of their own; nil for none.
+func (r Rope) Frequencies(d int) []float32 {
+	if r.Type != "llama3" {
+		return r.Divisors
+	}
+	out := make([]float32, d/2)
+	for i := range out {
+		f := 1 / math.Pow(r.Theta, float64(2*i)/float64(d))
+		out[i] = float32(f / r.scale(f, i, d))
+	}
+	return out
 }
 
 // PermutedHeads returns the number of heads whose rows a GGUF file of the model holds in neighbouring pairs, 0 where

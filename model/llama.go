@@ -72,7 +72,11 @@ func llamaAttention(m *Model, s *site.Scope, layer int, hBTC *graph.Node) *graph
 	if m.arch.HeadNorm {
 		q, k = s.RMSNorm("q_norm", q, c.NormEps, 0), s.RMSNorm("k_norm", k, c.NormEps, 0)
 	}
-	rope := c.Rope.Op(d, max(t, s.In.CacheLen))
+	length := t
+	if s.In.Start != nil {
+		length = 0 // a cache holds keys of one scaling, so generation ends where the scaling would change
+	}
+	rope := c.Rope.Op(d, length)
 	a := s.Attention(graph.Rotate(q, s.In.Positions, rope), graph.Rotate(k, s.In.Positions, rope), v,
 		graph.Attention{Causal: true, Window: c.Windows[layer], Scale: float32(1 / math.Sqrt(float64(d)))})
 	return s.Linear("o_proj", graph.Reshape(a, b, t, c.Heads*d), c.Hidden, c.OutBias)

@@ -35,6 +35,8 @@ type Method struct {
 	PEFT string
 	// Rate is the learning rate that trains with the method's defaults, 0 where another axis decides.
 	Rate float64
+	// Default marks the method that a run takes where its file names none.
+	Default bool
 }
 
 var registry []Method
@@ -61,6 +63,16 @@ func Names(axis Axis) []string {
 		out = append(out, m.Name)
 	}
 	return out
+}
+
+// Default returns the name of the method that an axis has where a run file names none, "" for none.
+func Default(axis Axis) string {
+	for _, m := range registry {
+		if m.Axis == axis && m.Default {
+			return m.Name
+		}
+	}
+	return ""
 }
 
 // Find returns a method by axis and name.

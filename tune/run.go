@@ -81,7 +81,7 @@ func (d *Data) SetDefaults() { *d = Data{} }
 func NewRun() *Run {
 	return &Run{
 		Start: "weights", MaxLength: 1024, Overlength: data.KeepStart, Output: "runs", Seed: 42,
-		Parameters: config.Choice{Name: "lora"}, Objective: config.Choice{Name: "instruction"},
+		Parameters: config.Choice{Name: Default(ParametersAxis)}, Objective: config.Choice{Name: Default(ObjectiveAxis)},
 		Training: Training{
 			Epochs: 3, BatchSize: 4, Accumulation: 1, Optimizer: "adamw", Clip: 1, Schedule: "cosine", Warmup: 0.03,
 			Precision: "mixed", SaveEvery: 100, Keep: 3, LogEvery: 1,

@@ -20,8 +20,9 @@ var lattice = [][]string{
 	{"data", "objective", "optim", "runs"},
 	{"chat", "site", "checkpoint"},
 	{"engine"},
+	{"recipes"},
 	{"graph", "quant", "secure", "privacy", "token", "hub", "config"},
-	{"internal/atomicfile", "internal/golden", "internal/jinja", "internal/nearest", "internal/testkit", "recipes", "docs"},
+	{"internal/atomicfile", "internal/golden", "internal/jinja", "internal/nearest", "internal/testkit", "docs"},
 }
 
 // inner names the packages inside a room that are its own affair, and who else may import them.

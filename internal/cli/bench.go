@@ -63,7 +63,7 @@ func (a *app) bench() *cobra.Command {
 			RunE: func(c *cobra.Command, _ []string) error { return part.run(c.Context(), &f) }}
 		sub.Flags().StringVar(&f.shape, "shape", "smollm2-135m", "model of this shape with random weights")
 		sub.Flags().StringVarP(&f.model, "model", "m", "", "measure this model instead")
-		sub.Flags().StringVar(&f.method, "method", "lora", "parameters method")
+		sub.Flags().StringVar(&f.method, "method", tune.Default(tune.ParametersAxis), "parameters method")
 		sub.Flags().StringVar(&f.precision, "precision", string(engine.Mixed), "fp32 or mixed")
 		sub.Flags().IntVar(&f.batch, "batch", 4, "rows of a batch")
 		sub.Flags().IntVar(&f.length, "length", 256, "tokens of a row, or of the prompt")

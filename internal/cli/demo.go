@@ -17,7 +17,7 @@ func (a *app) demo() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Adapt the embedded model to a small task, here and now",
-		Long:  "demo adapts the embedded base model by LoRA on embedded data and shows answers, scores and losses before and\nafter. It needs no network and takes about a minute.",
+		Long:  "demo adapts the embedded base model on embedded data and shows answers, scores and losses before and\nafter. It needs no network and takes about a minute.",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			began := time.Now()
@@ -38,7 +38,7 @@ func (a *app) demo() *cobra.Command {
 				v.Data[i].Path = filepath.Join(dir, v.Data[i].Path)
 			}
 			v.Eval.Task = filepath.Join(dir, v.Eval.Task)
-			a.say("the embedded base model learns to route customers' messages, by LoRA, on this machine\n")
+			a.say("the embedded base model learns to route customers' messages, on this machine\n")
 			e, err := a.run(c.Context(), v, "demo")
 			if err != nil {
 				return err

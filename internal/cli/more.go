@@ -57,7 +57,7 @@ func (a *app) init() *cobra.Command {
 	}
 	c.Flags().StringVarP(&m, "model", "m", embedded, "base model")
 	c.Flags().StringVarP(&d, "data", "d", "train.jsonl", "training data")
-	c.Flags().StringVar(&method, "method", "lora", "parameters method: "+strings.Join(tune.Names(tune.ParametersAxis), ", "))
+	c.Flags().StringVar(&method, "method", tune.Default(tune.ParametersAxis), "parameters method: "+strings.Join(tune.Names(tune.ParametersAxis), ", "))
 	c.Flags().BoolVar(&force, "force", false, "replace an existing file")
 	return c
 }
@@ -66,6 +66,7 @@ func (a *app) data() *cobra.Command {
 	c := &cobra.Command{Use: "data", Short: "Look at training data"}
 	var sets []string
 	var most int
+	var problems bool
 	preview := &cobra.Command{
 		Use:   "preview RUN.yaml",
 		Short: "Show, token by token, what a run file would train",
@@ -75,17 +76,18 @@ func (a *app) data() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.preview(c, r.Value, most)
+			return a.preview(c, r.Value, most, problems)
 		},
 	}
 	preview.Flags().StringArrayVar(&sets, "set", nil, "set a key of the run file")
 	preview.Flags().IntVarP(&most, "examples", "n", 3, "examples shown")
+	preview.Flags().BoolVar(&problems, "problems", false, "list everything that is wrong with the data, not only the first ten")
 	c.AddCommand(preview)
 	return c
 }
 
 // preview renders a run's data and shows the first examples and what was wrong.
-func (a *app) preview(c *cobra.Command, r *tune.Run, most int) error {
+func (a *app) preview(c *cobra.Command, r *tune.Run, most int, problems bool) error {
 	path, err := modelPath(r.Model)
 	if err != nil {
 		return err
@@ -141,6 +143,12 @@ func (a *app) preview(c *cobra.Command, r *tune.Run, most int) error {
 		a.say("%s\n", tokens(data.Preview(e, text.Bytes), a.colour(a.out), trained, rest))
 	}
 	a.say("%d examples, %d tokens, %d trained; lengths: median %d, 99 %% up to %d, longest %d", stats.Examples, stats.Tokens, stats.Supervised, stats.Lengths.Median, stats.Lengths.P99, stats.Lengths.Max)
+	if problems {
+		for _, p := range ledger.Problems() {
+			a.say("%v", p.Error())
+		}
+		return nil
+	}
 	a.problems(ledger)
 	return nil
 }

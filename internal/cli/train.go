@@ -365,7 +365,7 @@ func (a *app) problems(l *data.Ledger) {
 		a.say("%v", p.Error())
 	}
 	if more := len(list) - most; more > 0 {
-		a.say("and %d more; see all with: tunesmith data preview --problems", more)
+		a.say("and %d more; see all with: tunesmith data preview RUN.yaml --problems", more)
 	}
 }
 

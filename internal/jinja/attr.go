@@ -70,7 +70,7 @@ func (r *renderer) subscript(x, key Value) (Value, bool) {
 			return nil, false
 		}
 		return fn(name, "", func(r *renderer, _ []Value) Value {
-			text, _ := r.capture(b.body, r.root.inner())
+			text, _ := r.capture(b.body, b.frame.enter(r.root))
 			return r.markup(text)
 		}), true
 	}

@@ -155,7 +155,7 @@ type macro struct {
 
 func (m *macro) call(r *renderer, a *arguments) Value {
 	d := m.def
-	s := m.scope.inner()
+	s := d.frame.enter(m.scope)
 	found := false
 	var missing []param
 	for i, p := range d.params {

@@ -73,6 +73,9 @@ func (n *nameExpr) eval(r *renderer, s *scope) Value { return r.lookup(s, n.name
 
 func (r *renderer) lookup(s *scope, name string) Value {
 	if v, ok := s.get(name); ok {
+		if _, hidden := v.(unset); hidden {
+			return &Undefined{name: name}
+		}
 		return v
 	}
 	if name == "self" {
@@ -101,10 +104,7 @@ func (r *renderer) evalAll(items []expr, s *scope) []Value {
 	return out
 }
 
-type dictExpr struct {
-	line         int
-	keys, values []expr
-}
+type dictExpr struct{ keys, values []expr }
 
 func (d *dictExpr) eval(r *renderer, s *scope) Value {
 	out := NewDict()
@@ -288,9 +288,8 @@ func (l *logicExpr) eval(r *renderer, s *scope) Value {
 }
 
 type condExpr struct {
-	line       int
 	then, test expr
-	orElse     expr
+	orElse     expr // nil if there is none
 }
 
 func (c *condExpr) eval(r *renderer, s *scope) Value {

@@ -1,6 +1,9 @@
 package jinja
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // flow says how a statement left.
 type flow int
@@ -42,8 +45,6 @@ func (s *scope) get(name string) (Value, bool) {
 	}
 	return nil, false
 }
-
-func (s *scope) inner() *scope { return &scope{parent: s} }
 
 type stmt interface {
 	exec(r *renderer, s *scope) flow
@@ -142,6 +143,8 @@ type forStmt struct {
 	body      []stmt
 	orElse    []stmt
 	hasElse   bool
+
+	testFrame, bodyFrame, elseFrame *frame
 }
 
 func (f *forStmt) exec(r *renderer, s *scope) flow {
@@ -180,7 +183,7 @@ func (f *forStmt) run(r *renderer, s *scope, v Value, recurse func(Value, int) s
 				if !ok {
 					return nil, false
 				}
-				inner := s.inner()
+				inner := f.testFrame.enter(s)
 				f.target.assign(r, inner, item)
 				if r.truth(r.eval(f.test, inner)) {
 					return item, true
@@ -192,7 +195,7 @@ func (f *forStmt) run(r *renderer, s *scope, v Value, recurse func(Value, int) s
 	completed := false
 	for l.advance() {
 		r.step(1)
-		inner := s.inner()
+		inner := f.bodyFrame.enter(s)
 		f.target.assign(r, inner, l.current)
 		inner.set("loop", l)
 		switch r.exec(f.body, inner) {
@@ -210,7 +213,7 @@ func (f *forStmt) otherwise(r *renderer, s *scope, completed bool) flow {
 	if completed || !f.hasElse {
 		return flowOn
 	}
-	return r.exec(f.orElse, s.inner())
+	return r.exec(f.orElse, f.elseFrame.enter(s))
 }
 
 type setStmt struct {
@@ -221,6 +224,7 @@ type setStmt struct {
 
 func (a *setStmt) exec(r *renderer, s *scope) flow {
 	r.line = a.line
+	a.target.check(r, s)
 	a.target.assign(r, s, r.eval(a.value, s))
 	return flowOn
 }
@@ -231,10 +235,11 @@ type setBlockStmt struct {
 	target target
 	filter expr // a chain of filters that ends in a nil operand, which stands for the text
 	body   []stmt
+	frame  *frame
 }
 
 func (b *setBlockStmt) exec(r *renderer, s *scope) flow {
-	inner := s.inner()
+	inner := b.frame.enter(s)
 	text, f := r.capture(b.body, inner)
 	if f != flowOn {
 		return f
@@ -264,11 +269,12 @@ type withStmt struct {
 	targets []target
 	values  []expr
 	body    []stmt
+	frame   *frame
 }
 
 func (w *withStmt) exec(r *renderer, s *scope) flow {
 	r.line = w.line
-	inner := s.inner()
+	inner := w.frame.enter(s)
 	for i, t := range w.targets {
 		t.assign(r, inner, r.eval(w.values[i], s))
 	}
@@ -279,13 +285,14 @@ type autoescapeStmt struct {
 	line  int
 	value expr
 	body  []stmt
+	frame *frame
 }
 
 func (a *autoescapeStmt) exec(r *renderer, s *scope) flow {
 	r.line = a.line
 	old := r.escaping
 	r.escaping = r.truth(r.eval(a.value, s))
-	f := r.exec(a.body, s.inner())
+	f := r.exec(a.body, a.frame.enter(s))
 	r.escaping = old
 	return f
 }
@@ -295,13 +302,14 @@ type blockStmt struct {
 	name   string
 	scoped bool
 	body   []stmt
+	frame  *frame
 }
 
 func (b *blockStmt) exec(r *renderer, s *scope) flow {
 	if !b.scoped {
 		s = r.root
 	}
-	r.exec(b.body, s.inner())
+	r.exec(b.body, b.frame.enter(s))
 	return flowOn
 }
 
@@ -329,11 +337,22 @@ type macroDef struct {
 	anonymous      bool
 	params         []param
 	body           []stmt
+	frame          *frame
 	caller         bool // the body uses caller, kwargs, varargs
 	kwargs         bool
 	varargs        bool
 	explicitCaller bool
 }
+
+func (d *macroDef) names() []string {
+	var out []string
+	for _, p := range d.params {
+		out = append(out, p.name)
+	}
+	return out
+}
+
+func (d *macroDef) takes(name string) bool { return slices.Contains(d.names(), name) }
 
 type macroStmt struct{ def *macroDef }
 
@@ -352,7 +371,11 @@ func (c *callStmt) exec(r *renderer, s *scope) flow {
 	r.line = c.line
 	fn, args := c.call.prepare(r, s)
 	args.named = append(args.named, named{"caller", &macro{def: c.caller, scope: s}})
-	r.output(r.callValue(fn, args))
+	v := r.callValue(fn, args)
+	if !isString(v) {
+		failType("sequence item 0: expected str instance, %s found", typeName(v))
+	}
+	r.write(r.str(v))
 	return flowOn
 }
 
@@ -364,7 +387,7 @@ type generationStmt struct {
 func (g *generationStmt) exec(r *renderer, s *scope) flow {
 	start := r.text.Len()
 	r.exact = r.exact && r.out == &r.text
-	text, _ := r.capture(g.def.body, s.inner())
+	text, _ := r.capture(g.def.body, g.def.frame.enter(s))
 	r.generations = append(r.generations, Range{start, start + len(text)})
 	r.write(text)
 	return flowOn
@@ -373,13 +396,33 @@ func (g *generationStmt) exec(r *renderer, s *scope) flow {
 // target is what an assignment fills.
 type target interface {
 	assign(r *renderer, s *scope, v Value)
+	check(r *renderer, s *scope) // fails before the value is made if it cannot be filled
+	names() []string             // the variables among what it fills
 }
 
 type nameTarget string
 
+func (nameTarget) check(*renderer, *scope) {}
+
+func (n nameTarget) names() []string { return []string{string(n)} }
+
 func (n nameTarget) assign(_ *renderer, s *scope, v Value) { s.set(string(n), v) }
 
 type tupleTarget []target
+
+func (t tupleTarget) check(r *renderer, s *scope) {
+	for _, q := range t {
+		q.check(r, s)
+	}
+}
+
+func (t tupleTarget) names() []string {
+	var out []string
+	for _, q := range t {
+		out = append(out, q.names()...)
+	}
+	return out
+}
 
 func (t tupleTarget) assign(r *renderer, s *scope, v Value) {
 	next := r.iterFor(v, "cannot unpack non-iterable %s object")
@@ -398,19 +441,21 @@ func (t tupleTarget) assign(r *renderer, s *scope, v Value) {
 }
 
 // namespaceTarget is ns.attr on the left of an assignment.
-type namespaceTarget struct {
-	line int
-	name string
-	attr string
-}
+type namespaceTarget struct{ name, attr string }
 
-func (n *namespaceTarget) assign(r *renderer, s *scope, v Value) {
+func (n *namespaceTarget) names() []string { return nil }
+
+func (n *namespaceTarget) check(r *renderer, s *scope) { n.find(r, s) }
+
+func (n *namespaceTarget) find(r *renderer, s *scope) *namespace {
 	ns, ok := r.lookup(s, n.name).(*namespace)
 	if !ok {
 		fail("TemplateRuntimeError", "cannot assign attribute on non-namespace object")
 	}
-	ns.set(r, n.attr, v)
+	return ns
 }
+
+func (n *namespaceTarget) assign(r *renderer, s *scope, v Value) { n.find(r, s).set(r, n.attr, v) }
 
 // eval makes a namespaceTarget an expression for the parser; none is ever evaluated.
 func (n *namespaceTarget) eval(*renderer, *scope) Value { return nil }

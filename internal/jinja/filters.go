@@ -207,9 +207,11 @@ func roundFilter(r *renderer, a []Value) Value {
 	if method != "common" && method != "ceil" && method != "floor" {
 		filterArgument("method must be common, ceil or floor")
 	}
-	r.refuseUndefined(a[0])
 	n := number(a[0])
 	if n == nil {
+		if method != "common" {
+			r.refuseUndefined(a[0])
+		}
 		failType("type %s doesn't define __round__ method", typeName(a[0]))
 	}
 	if method != "common" {
@@ -269,7 +271,10 @@ func fileSize(r *renderer, a []Value) Value {
 	r.refuseUndefined(a[0])
 	n, ok := asFloat(a[0])
 	if !ok {
-		fail("ValueError", "could not convert to float: %s", r.repr(a[0]))
+		if !isString(a[0]) {
+			failType("float() argument must be a string or a real number, not '%s'", typeName(a[0]))
+		}
+		fail("ValueError", "could not convert string to float: %s", r.repr(a[0]))
 	}
 	base, units := 1000.0, "kB MB GB TB PB EB ZB YB"
 	if r.truth(or(a[1], false)) {

@@ -140,20 +140,18 @@ func (r *renderer) reversed(v Value) iterator {
 	if next := r.tryReversed(v); next != nil {
 		return next
 	}
-	r.refuseUndefined(v)
 	failType("'%s' object is not reversible", typeName(v))
 	return nil
 }
 
 func (r *renderer) tryReversed(v Value) iterator {
 	var items []Value
-	switch x := v.(type) {
+	switch v.(type) {
 	case List, Tuple, *group:
 		items, _ = asItems(v)
-	case string, Markup, *Dict, *view, *rangeValue, bytesValue:
+	case string, Markup, *Dict, *view, *rangeValue, bytesValue, *Undefined:
 		items = r.collect(v)
 	default:
-		_ = x
 		return nil
 	}
 	n := len(items)
@@ -313,23 +311,29 @@ func batchFilter(r *renderer, a []Value) Value {
 	size, fill := toInt(a[1]), or(a[2], nil)
 	return lazy(func() iterator {
 		next := r.iter(a[0])
-		held, more := next()
+		row := List{}
 		return func() (Value, bool) {
-			if !more {
+			for v, ok := next(); ok; v, ok = next() {
+				r.chargeItems(1)
+				if len(row) == size {
+					full := row
+					row = List{v}
+					return full, true
+				}
+				row = append(row, v)
+			}
+			if len(row) == 0 {
 				return nil, false
 			}
-			row := List{held}
-			for held, more = next(); more && len(row) != size; held, more = next() {
-				r.chargeItems(1)
-				row = append(row, held)
-			}
-			if !more && fill != nil && len(row) < size {
-				r.chargeItems(size - len(row))
-				for len(row) < size {
-					row = append(row, fill)
+			last := row
+			row = nil
+			if fill != nil && len(last) < size {
+				r.chargeItems(size - len(last))
+				for len(last) < size {
+					last = append(last, fill)
 				}
 			}
-			return row, true
+			return last, true
 		}
 	})
 }

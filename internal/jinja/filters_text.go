@@ -121,6 +121,9 @@ func indentFilter(r *renderer, a []Value) Value {
 	r.refuseUndefined(a[0])
 	self, ok := asString(a[0])
 	if !ok {
+		if _, isList := a[0].(List); isList {
+			fail("AttributeError", "'list' object has no attribute 'splitlines'")
+		}
 		failType("unsupported operand type(s) for +=: '%s' and 'str'", typeName(a[0]))
 	}
 	indent, isText := asString(or(a[1], 4))
@@ -200,26 +203,21 @@ func wrap(line string, width int, breakLong, hyphens bool) []string {
 	chunks := wrapChunks(line, hyphens)
 	var lines []string
 	for len(chunks) > 0 {
-		var row []string
-		used := 0
 		if len(lines) > 0 && blank(chunks[0]) {
 			chunks = chunks[1:]
 		}
-		for len(chunks) > 0 && used+runeCount(chunks[0]) <= width {
-			used += runeCount(chunks[0])
+		var row [][]rune
+		used := 0
+		for len(chunks) > 0 && used+len(chunks[0]) <= width {
+			used += len(chunks[0])
 			row = append(row, chunks[0])
 			chunks = chunks[1:]
 		}
-		if len(chunks) > 0 && runeCount(chunks[0]) > width {
+		if len(chunks) > 0 && len(chunks[0]) > width {
 			if breakLong {
-				head := firstRunes(chunks[0], width-used)
-				if hyphens && runeCount(chunks[0]) > width-used {
-					if i := strings.LastIndexByte(head, '-'); i > 0 && strings.Trim(head[:i], "-") != "" {
-						head = head[:i+1]
-					}
-				}
-				row = append(row, head)
-				chunks[0] = chunks[0][len(head):]
+				n := breakAt(chunks[0][:width-used], hyphens)
+				row = append(row, chunks[0][:n])
+				chunks[0] = chunks[0][n:]
 			} else if len(row) == 0 {
 				row = append(row, chunks[0])
 				chunks = chunks[1:]
@@ -229,52 +227,50 @@ func wrap(line string, width int, breakLong, hyphens bool) []string {
 			row = row[:len(row)-1]
 		}
 		if len(row) > 0 {
-			lines = append(lines, strings.Join(row, ""))
+			lines = append(lines, string(slices.Concat(row...)))
 		}
 	}
 	return lines
 }
 
-func blank(s string) bool { return strings.TrimFunc(s, isASCIISpace) == "" }
+// breakAt returns where a word that fills the line is broken: after its last hyphen, if that leaves more than hyphens.
+func breakAt(head []rune, hyphens bool) int {
+	for i := len(head) - 1; hyphens && i > 0; i-- {
+		if head[i] == '-' {
+			if slices.ContainsFunc(head[:i], func(c rune) bool { return c != '-' }) {
+				return i + 1
+			}
+			break
+		}
+	}
+	return len(head)
+}
+
+func blank(s []rune) bool {
+	return !slices.ContainsFunc(s, func(c rune) bool { return !isASCIISpace(c) })
+}
 
 func isASCIISpace(c rune) bool { return strings.ContainsRune("\t\n\v\f\r ", c) }
 
 // wrapChunks splits a line into white space and words; a word also splits after a hyphen between letters.
-func wrapChunks(line string, hyphens bool) []string {
-	var chunks []string
-	for line != "" {
-		space := isASCIISpace(firstRune(line))
-		n := strings.IndexFunc(line, func(c rune) bool { return isASCIISpace(c) != space })
-		if n < 0 {
-			n = len(line)
+func wrapChunks(line string, hyphens bool) [][]rune {
+	var chunks [][]rune
+	start := 0
+	text := []rune(line)
+	letter := func(i int) bool { return unicode.IsLetter(text[i]) || text[i] == '_' }
+	for i := 1; i < len(text); i++ {
+		turn := isASCIISpace(text[i-1]) != isASCIISpace(text[i])
+		hyphen := hyphens && text[i-1] == '-' && i >= start+3 && i+1 < len(text) &&
+			letter(i-2) && letter(i-3) && letter(i) && letter(i+1)
+		if turn || hyphen {
+			chunks = append(chunks, text[start:i])
+			start = i
 		}
-		word := line[:n]
-		line = line[n:]
-		for hyphens && !space {
-			i := hyphenAt(word)
-			if i < 0 {
-				break
-			}
-			chunks = append(chunks, word[:i])
-			word = word[i:]
-		}
-		chunks = append(chunks, word)
+	}
+	if start < len(text) {
+		chunks = append(chunks, text[start:])
 	}
 	return chunks
-}
-
-// hyphenAt finds where a word may break: after "-" with two letters before it and a letter, and no digit run, behind.
-func hyphenAt(word string) int {
-	runes := []rune(word)
-	at := 0
-	letter := func(i int) bool { return i >= 0 && i < len(runes) && (unicode.IsLetter(runes[i]) || runes[i] == '_') }
-	for i, c := range runes {
-		at += utf8.RuneLen(c)
-		if c == '-' && letter(i-1) && letter(i-2) && letter(i+1) && letter(i+2) {
-			return at
-		}
-	}
-	return -1
 }
 
 func stripTags(s string) string {
@@ -367,9 +363,9 @@ var (
 
 // urlize makes links of the addresses in a text.
 func urlize(r *renderer, a []Value) Value {
-	rels := strings.Fields(r.str(or(or(a[4], nil), "")))
-	if a[4] == nil {
-		rels = nil
+	var rels []string
+	if rel := or(a[4], nil); rel != nil {
+		rels = strings.Fields(r.str(rel))
 	}
 	if r.truth(or(a[2], false)) {
 		rels = append(rels, "nofollow")

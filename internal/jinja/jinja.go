@@ -24,7 +24,7 @@ type Limits struct {
 }
 
 // DefaultLimits hold for a [Template] that is rendered without limits of its own.
-var DefaultLimits = Limits{Steps: 10_000_000, Bytes: 64 << 20, Depth: 1000}
+var DefaultLimits = Limits{Steps: 2_000_000, Bytes: 64 << 20, Depth: 3000}
 
 // Options of a rendering.
 type Options struct {
@@ -61,6 +61,7 @@ func (e *Error) Error() string {
 // Template is a parsed template. It is immutable and may be rendered by several goroutines at once.
 type Template struct {
 	body        []stmt
+	frame       *frame
 	blocks      map[string]*blockStmt
 	generations bool
 }
@@ -72,11 +73,16 @@ func (t *Template) HasGeneration() bool { return t.generations }
 func Parse(source string) (t *Template, err error) {
 	p := &parser{lex: newLexer(source), blocks: map[string]*blockStmt{}}
 	defer func() {
-		err = recovered(recover(), &p.tok.line)
+		if err = recovered(recover(), &p.tok.line); err != nil {
+			t = nil
+		}
 	}()
 	p.advance()
-	body := p.template()
-	return &Template{body: body, blocks: p.blocks, generations: p.generations}, nil
+	t = &Template{blocks: p.blocks}
+	t.frame = p.within(nil, func() { t.body = p.template() })
+	t.generations = p.generations
+	p.settle()
+	return t, nil
 }
 
 // Render runs the template on the variables.
@@ -95,6 +101,7 @@ func (t *Template) Render(vars map[string]Value, o Options) (res Result, err err
 			res = Result{}
 		}
 	}()
+	t.frame.hide(r.root)
 	r.exec(t.body, r.root)
 	return Result{Text: r.text.String(), Generations: r.generations, Exact: r.exact}, nil
 }
@@ -172,7 +179,8 @@ type renderer struct {
 	steps       int
 	bytes       int
 	depth       int
-	picks       int // how often the random filter was asked
+	printing    []Value // containers that repr is inside of
+	picks       int     // how often the random filter was asked
 }
 
 // step accounts for n nodes or items.

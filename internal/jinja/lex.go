@@ -389,6 +389,9 @@ func (l *lexer) number(s string) (token, int) {
 	if s[0] == '0' {
 		n = l.zero(s)
 	}
+	if n > 4300 {
+		panic(&Error{Kind: "ValueError", Message: "Exceeds the limit (4300 digits) for integer string conversion", Line: l.line})
+	}
 	i, ok := new(big.Int).SetString(s[:n], 0)
 	if !ok {
 		l.fail("invalid number %s", s[:n])

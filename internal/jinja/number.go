@@ -434,7 +434,7 @@ func (r *renderer) slice(v, start, stop, step Value) Value {
 		}
 		return like(v, b.String())
 	case isRange:
-		return &rangeValue{rng.at(lo), rng.at(lo + count*by), rng.step * by, count}
+		return &rangeValue{rng.at(lo), rng.at(hi), rng.step * by, count}
 	}
 	part := items[:0:0]
 	if by == 1 && count > 0 {

@@ -23,6 +23,9 @@ type parser struct {
 	blocks      map[string]*blockStmt
 	generations bool
 	special     []map[string]bool // of each enclosing macro: uses of caller, kwargs, varargs
+	names       *names
+	frames      []*frameNames
+	storing     bool // names are being assigned, not read
 
 	// Jinja finds these after parsing: an unknown filter, then what Python's compiler refuses.
 	assertions []*Error
@@ -164,12 +167,18 @@ func (p *parser) block(ends ...string) ([]stmt, string) {
 	return body, p.advance().text
 }
 
-// inner parses a block that has variables of its own.
-func (p *parser) inner(ends ...string) ([]stmt, string) {
+// inner parses a block that has variables of its own; those in declare are set before it runs.
+func (p *parser) inner(declare []string, ends ...string) (body []stmt, end string, f *frame) {
 	soft := p.soft
 	p.soft = false
-	defer func() { p.soft = soft }()
-	return p.block(ends...)
+	f = p.within(p.names, func() {
+		for _, name := range declare {
+			p.names.load(name)
+		}
+		body, end = p.block(ends...)
+	})
+	p.soft = soft
+	return body, end, f
 }
 
 // unclosed fails on an unknown tag, or on the end of the template (name "") with a block open.
@@ -199,38 +208,42 @@ func (p *parser) unclosed(name string, line int) {
 }
 
 func (p *parser) statement() stmt {
-	if p.tok.kind != tokName {
-		p.fail(p.tok.line, "tag name expected")
+	tag := p.tok
+	if tag.kind != tokName {
+		p.fail(tag.line, "tag name expected")
 	}
-	t := p.tok
-	parse := map[string]func(line int) stmt{
-		"for": p.forLoop, "if": p.ifElse, "block": p.namedBlock, "print": p.printTag, "macro": p.macroTag,
+	parse := map[string]func(tag token) stmt{
+		"for": p.forLoop, "if": p.ifElse, "set": p.setTag, "with": p.withTag, "block": p.namedBlock,
+		"macro": p.macroTag, "call": p.callTag, "filter": p.filterTag, "generation": p.generation,
+		"print": p.printTag, "autoescape": p.autoescape, "break": p.leaveLoop, "continue": p.leaveLoop,
 		"include": p.foreign, "import": p.foreign, "from": p.foreign, "extends": p.foreign,
-		"set": p.setTag, "with": p.withTag, "autoescape": p.autoescape, "call": p.callTag, "filter": p.filterTag,
-		"generation": p.generation, "break": p.leaveLoop, "continue": p.leaveLoop,
-	}[t.text]
+	}[tag.text]
 	if parse == nil {
-		p.unclosed(t.text, t.line)
+		p.unclosed(tag.text, tag.line)
 	}
-	p.tags = append(p.tags, t.text)
-	if t.text != "break" && t.text != "continue" && t.text != "include" && t.text != "import" && t.text != "from" && t.text != "extends" {
-		p.advance()
-	}
-	s := parse(t.line)
+	p.tags = append(p.tags, tag.text)
+	p.advance()
+	s := parse(tag)
 	p.tags = p.tags[:len(p.tags)-1]
 	return s
 }
 
-func (p *parser) forLoop(line int) stmt {
+func (p *parser) forLoop(tag token) stmt {
 	p.fors++
 	defer func() { p.fors-- }()
-	f := &forStmt{line: line, target: p.target(tupleRules{end: "in"})}
+	f := &forStmt{line: tag.line, target: p.target(tupleRules{end: "in"})}
+	own := append(f.target.names(), "loop")
 	p.expectName("in")
 	f.iter = p.tuple(tupleRules{noCond: true, end: "recursive"})
 	soft := p.soft
 	p.soft = false
 	if p.skipName("if") {
-		f.test = p.expression()
+		f.testFrame = p.within(p.names, func() {
+			for _, name := range own[:len(own)-1] {
+				p.names.load(name)
+			}
+			f.test = p.expression()
+		})
 	}
 	p.soft = soft
 	f.recursive = p.skipName("recursive")
@@ -240,68 +253,91 @@ func (p *parser) forLoop(line int) stmt {
 		p.loops = 1
 	}
 	var end string
-	f.body, end = p.inner("endfor", "else")
+	f.body, end, f.bodyFrame = p.inner(own, "endfor", "else")
 	p.loops = loops
 	if f.recursive {
 		p.loops = 0
 	}
 	if end == "else" {
 		f.hasElse = true
-		f.orElse, _ = p.inner("endfor")
+		f.orElse, _, f.elseFrame = p.inner(nil, "endfor")
 	}
 	p.loops = loops
 	return f
 }
 
-func (p *parser) leaveLoop(line int) stmt {
-	t := p.advance()
+func (p *parser) leaveLoop(tag token) stmt {
 	if p.loops == 0 {
-		p.refuse(line, "'"+t.text+"' outside loop")
+		p.refuse(tag.line, "'"+tag.text+"' outside loop")
 	}
-	if t.text == "break" {
+	if tag.text == "break" {
 		return leaveStmt(flowBreak)
 	}
 	return leaveStmt(flowContinue)
 }
 
-func (p *parser) ifElse(line int) stmt {
+func (p *parser) ifElse(tag token) stmt {
 	soft := p.soft
 	p.soft = true
 	defer func() { p.soft = soft }()
 	s := &ifStmt{}
-	for {
-		test := p.tuple(tupleRules{noCond: true})
-		body, end := p.block("elif", "else", "endif")
-		s.branches = append(s.branches, branch{line, test, body})
-		switch end {
-		case "elif":
-			line = p.tok.line
-			continue
-		case "else":
-			s.orElse, _ = p.block("endif")
-		}
-		return s
+	line := tag.line
+	all := p.names
+	fork := func(from *names, parse func()) *names {
+		n := from.fork()
+		p.names = n
+		parse()
+		return n
 	}
+	var body, elifs, orElse *names
+	at := all // where the test's names count: the frame, or what all elif branches share
+	for end := ""; ; {
+		p.names = at
+		test := p.tuple(tupleRules{noCond: true})
+		b := branch{line: line, test: test}
+		n := fork(at, func() { b.body, end = p.block("elif", "else", "endif") })
+		s.branches = append(s.branches, b)
+		if body == nil {
+			body, elifs = n, all.fork()
+		} else {
+			elifs.merge(n)
+		}
+		at, line = elifs, p.tok.line
+		if end == "elif" {
+			continue
+		}
+		orElse = all.fork()
+		if end == "else" {
+			orElse = fork(all, func() { s.orElse, _ = p.block("endif") })
+		}
+		break
+	}
+	all.merge(body, elifs, orElse)
+	p.names = all
+	return s
 }
 
-func (p *parser) setTag(line int) stmt {
+func (p *parser) setTag(tag token) stmt {
 	t := p.target(tupleRules{namespace: true})
 	if p.skip("=") {
-		return &setStmt{line, t, p.tuple(tupleRules{})}
+		s := &setStmt{tag.line, t, p.tuple(tupleRules{})}
+		p.store(t)
+		return s
 	}
-	s := &setBlockStmt{line: line, target: t}
+	p.store(t)
+	s := &setBlockStmt{line: tag.line, target: t}
 	soft := p.soft
 	p.soft = false
 	for p.skip("|") {
 		s.filter = p.filter(s.filter)
 	}
 	p.soft = soft
-	s.body, _ = p.inner("endset")
+	s.body, _, s.frame = p.inner(nil, "endset")
 	return s
 }
 
-func (p *parser) withTag(line int) stmt {
-	s := &withStmt{line: line}
+func (p *parser) withTag(tag token) stmt {
+	s := &withStmt{line: tag.line}
 	for !p.is(tokTagEnd) {
 		if len(s.targets) > 0 {
 			p.expect(",")
@@ -310,18 +346,22 @@ func (p *parser) withTag(line int) stmt {
 		p.expect("=")
 		s.values = append(s.values, p.expression())
 	}
-	s.body, _ = p.inner("endwith")
+	var own []string
+	for _, t := range s.targets {
+		own = append(own, t.names()...)
+	}
+	s.body, _, s.frame = p.inner(own, "endwith")
 	return s
 }
 
-func (p *parser) autoescape(line int) stmt {
-	s := &autoescapeStmt{line: line, value: p.expression()}
-	s.body, _ = p.inner("endautoescape")
+func (p *parser) autoescape(tag token) stmt {
+	s := &autoescapeStmt{line: tag.line, value: p.expression()}
+	s.body, _, s.frame = p.inner(nil, "endautoescape")
 	return s
 }
 
-func (p *parser) namedBlock(line int) stmt {
-	s := &blockStmt{line: line, name: p.expect(tokName).text}
+func (p *parser) namedBlock(tag token) stmt {
+	s := &blockStmt{line: tag.line, name: p.expect(tokName).text}
 	s.scoped = p.skipName("scoped")
 	required := p.skipName("required")
 	if p.is("-") {
@@ -329,7 +369,10 @@ func (p *parser) namedBlock(line int) stmt {
 	}
 	loops := p.loops
 	p.loops = 0
-	s.body, _ = p.inner("endblock")
+	outer := p.names
+	p.names = nil // a block sees the template's variables, not those of the place where it stands
+	s.body, _, s.frame = p.inner(nil, "endblock")
+	p.names = outer
 	p.loops = loops
 	if required {
 		for _, b := range s.body {
@@ -340,14 +383,14 @@ func (p *parser) namedBlock(line int) stmt {
 	}
 	p.skipName(s.name)
 	if p.blocks[s.name] != nil {
-		p.assert(line, "block %s defined twice", quote(s.name))
+		p.assert(tag.line, "block %s defined twice", quote(s.name))
 	}
 	p.blocks[s.name] = s
 	return s
 }
 
-func (p *parser) printTag(line int) stmt {
-	s := &outputStmt{line: line}
+func (p *parser) printTag(tag token) stmt {
+	s := &outputStmt{line: tag.line}
 	for !p.is(tokTagEnd) {
 		if len(s.parts) > 0 {
 			p.expect(",")
@@ -358,10 +401,9 @@ func (p *parser) printTag(line int) stmt {
 }
 
 // foreign parses the tags that would load another template. They fail when they run: there is none.
-func (p *parser) foreign(line int) stmt {
-	tag := p.advance().text
-	s := &foreignStmt{line, p.expression()}
-	switch tag {
+func (p *parser) foreign(tag token) stmt {
+	s := &foreignStmt{tag.line, p.expression()}
+	switch tag.text {
 	case "include":
 		if p.tok.isName("ignore") && p.look().isName("missing") {
 			p.advance()
@@ -400,35 +442,36 @@ func (p *parser) importContext() bool {
 	return false
 }
 
-func (p *parser) macroTag(line int) stmt {
-	m := &macroDef{line: line, name: p.expect(tokName).text}
+func (p *parser) macroTag(tag token) stmt {
+	m := &macroDef{line: tag.line, name: p.expect(tokName).text}
+	p.names.store(m.name)
 	p.callable(m, func() {
 		p.signature(m)
-		m.body, _ = p.inner("endmacro")
+		m.body, _, m.frame = p.inner(m.names(), "endmacro")
 	})
 	return &macroStmt{m}
 }
 
-func (p *parser) callTag(line int) stmt {
-	m := &macroDef{line: line, anonymous: true}
-	s := &callStmt{line: line, caller: m}
+func (p *parser) callTag(tag token) stmt {
+	m := &macroDef{line: tag.line, anonymous: true}
+	s := &callStmt{line: tag.line, caller: m}
 	if p.is("(") {
 		p.callable(m, func() { p.signature(m) })
 	}
 	call, ok := p.expression().(*callExpr)
 	if !ok {
-		p.fail(line, "expected call")
+		p.fail(tag.line, "expected call")
 	}
 	s.call = call
-	p.callable(m, func() { m.body, _ = p.inner("endcall") })
+	p.callable(m, func() { m.body, _, m.frame = p.inner(m.names(), "endcall") })
 	return s
 }
 
-func (p *parser) generation(line int) stmt {
+func (p *parser) generation(tag token) stmt {
 	p.generations = true
-	m := &macroDef{line: line, anonymous: true}
-	p.callable(m, func() { m.body, _ = p.inner("endgeneration") })
-	return &generationStmt{line, m}
+	m := &macroDef{line: tag.line, anonymous: true}
+	p.callable(m, func() { m.body, _, m.frame = p.inner(nil, "endgeneration") })
+	return &generationStmt{tag.line, m}
 }
 
 // callable parses a part of a macro: loops outside cannot be left from inside, and the names caller, kwargs and
@@ -442,17 +485,16 @@ func (p *parser) callable(m *macroDef, parse func()) {
 	p.special = p.special[:len(p.special)-1]
 	p.loops = loops
 	for _, q := range m.params {
-		delete(used, q.name)
 		if q.name == "caller" {
 			m.explicitCaller = true
-			if q.value == nil {
+			if q.value == nil && used["caller"] {
 				p.assert(m.line, `When defining macros or call blocks the special "caller" argument must be omitted or be given a default.`)
 			}
 		}
 	}
 	m.caller = m.caller || used["caller"]
-	m.kwargs = m.kwargs || used["kwargs"]
-	m.varargs = m.varargs || used["varargs"]
+	m.kwargs = (m.kwargs || used["kwargs"]) && !m.takes("kwargs")
+	m.varargs = (m.varargs || used["varargs"]) && !m.takes("varargs")
 	if n := len(p.special); n > 0 {
 		for name := range used {
 			p.special[n-1][name] = true
@@ -471,7 +513,7 @@ func (p *parser) signature(m *macroDef) {
 		}
 		q := param{name: p.expect(tokName).text}
 		if p.skip("=") {
-			q.value = p.expression()
+			p.within(p.names, func() { q.value = p.expression() })
 		} else if n := len(m.params); n > 0 && m.params[n-1].value != nil {
 			p.fail(p.tok.line, "non-default argument follows default argument")
 		}
@@ -480,8 +522,8 @@ func (p *parser) signature(m *macroDef) {
 	p.expect(")")
 }
 
-func (p *parser) filterTag(line int) stmt {
-	s := &setBlockStmt{line: line}
+func (p *parser) filterTag(tag token) stmt {
+	s := &setBlockStmt{line: tag.line}
 	soft := p.soft
 	p.soft = false
 	s.filter = p.filter(nil)
@@ -489,7 +531,7 @@ func (p *parser) filterTag(line int) stmt {
 		s.filter = p.filter(s.filter)
 	}
 	p.soft = soft
-	s.body, _ = p.inner("endfilter")
+	s.body, _, s.frame = p.inner(nil, "endfilter")
 	return s
 }
 
@@ -497,7 +539,17 @@ func (p *parser) filterTag(line int) stmt {
 func (p *parser) target(rules tupleRules) target {
 	line := p.tok.line
 	rules.simple = true
-	return p.asTarget(p.tuple(rules), line)
+	p.storing = true
+	e := p.tuple(rules)
+	p.storing = false
+	return p.asTarget(e, line)
+}
+
+// store notes that the frame assigns the names of t.
+func (p *parser) store(t target) {
+	for _, name := range t.names() {
+		p.names.store(name)
+	}
 }
 
 func (p *parser) asTarget(e expr, line int) target {

@@ -52,12 +52,12 @@ func (p *parser) expression() expr {
 	known := len(p.assertions)
 	e := p.binary(0)
 	for p.tok.isName("if") {
-		line := p.advance().line
+		p.advance()
 		// Inside a conditional an unknown filter fails only when it runs.
 		p.assertions = p.assertions[:known]
 		soft := p.soft
 		p.soft = true
-		c := &condExpr{line: line, then: e, test: p.binary(0)}
+		c := &condExpr{then: e, test: p.binary(0)}
 		if p.skipName("else") {
 			c.orElse = p.expression()
 		}
@@ -191,8 +191,12 @@ func (p *parser) primary(namespace bool) expr {
 				p.special[n-1][t.text] = true
 			}
 		}
+		if !p.storing {
+			p.names.load(t.text)
+		}
 		if namespace && p.skip(".") {
-			return &namespaceTarget{t.line, t.text, p.expect(tokName).text}
+			p.names.load(t.text)
+			return &namespaceTarget{t.text, p.expect(tokName).text}
 		}
 		return &nameExpr{t.line, t.text}
 	case tokString:
@@ -235,7 +239,8 @@ func (p *parser) list(end string) []expr {
 }
 
 func (p *parser) dict() expr {
-	d := &dictExpr{line: p.advance().line}
+	p.advance()
+	d := &dictExpr{}
 	for !p.is("}") {
 		if len(d.keys) > 0 {
 			p.expect(",")

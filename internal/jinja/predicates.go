@@ -39,8 +39,8 @@ func init() {
 		"divisibleby value num": func(r *renderer, a []Value) Value { return remainder(r, a[0], a[1]) },
 		"sameas value other":    func(_ *renderer, a []Value) Value { return same(a[0], a[1]) },
 		"in value seq":          func(r *renderer, a []Value) Value { return r.contains(a[1], a[0]) },
-		"filter value":          is(func(r *renderer, v Value) bool { return filters[r.str(v)] != nil }),
-		"test value":            is(func(r *renderer, v Value) bool { return tests[r.str(v)] != nil }),
+		"filter value":          is(func(r *renderer, v Value) bool { return r.knows(filters, v) }),
+		"test value":            is(func(r *renderer, v Value) bool { return r.knows(tests, v) }),
 		"== a b":                compare("=="),
 		"!= a b":                compare("!="),
 		"< a b":                 compare("<"),
@@ -54,6 +54,13 @@ func init() {
 	alias(tests, map[string]string{
 		"eq": "==", "equalto": "==", "ne": "!=", "lt": "<", "lessthan": "<", "le": "<=", "gt": ">", "greaterthan": ">", "ge": ">=",
 	})
+}
+
+// knows reports whether a table holds the name v.
+func (r *renderer) knows(table map[string]*function, v Value) bool {
+	r.hash(v) // what cannot be a key fails
+	name, ok := asString(v)
+	return ok && table[name] != nil
 }
 
 // isSequence reports whether v has a length and can be indexed.

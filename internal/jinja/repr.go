@@ -54,13 +54,13 @@ func (r *renderer) writeRepr(b *strings.Builder, v Value) {
 		r.charge(len(v))
 		b.WriteString(bytesRepr(string(v)))
 	case List:
-		r.writeItems(b, "[", v, "]")
+		r.writeOnce(b, v, "[...]", func() { r.writeItems(b, "[", v, "]") })
 	case Tuple:
+		end := ")"
 		if len(v) == 1 {
-			r.writeItems(b, "(", v, ",)")
-		} else {
-			r.writeItems(b, "(", v, ")")
+			end = ",)"
 		}
+		r.writeOnce(b, v, "(...)", func() { r.writeItems(b, "(", v, end) })
 	case *group:
 		r.writeItems(b, "(", v.tuple(), ")")
 	case *Dict:
@@ -114,7 +114,26 @@ func (r *renderer) writeItems(b *strings.Builder, open string, items []Value, en
 	r.depth--
 }
 
+// writeOnce writes a container, or a mark if it is being written already: a namespace can hold itself.
+func (r *renderer) writeOnce(b *strings.Builder, v Value, mark string, write func()) {
+	n, _ := r.length(v)
+	r.step(len(r.printing) >> 3)
+	for _, p := range r.printing {
+		if n > 0 && same(p, v) {
+			b.WriteString(mark)
+			return
+		}
+	}
+	r.printing = append(r.printing, v)
+	write()
+	r.printing = r.printing[:len(r.printing)-1]
+}
+
 func (r *renderer) writeDict(b *strings.Builder, d *Dict) {
+	r.writeOnce(b, d, "{...}", func() { r.writePairs(b, d) })
+}
+
+func (r *renderer) writePairs(b *strings.Builder, d *Dict) {
 	r.enter()
 	b.WriteByte('{')
 	for i, k := range d.keys {

@@ -14,6 +14,7 @@ func strftime(t time.Time, format string) string {
 			b.WriteByte(format[i])
 			continue
 		}
+		start := i
 		i++
 		flag := byte(0)
 		if strings.IndexByte("-_0^", format[i]) >= 0 && i+1 < len(format) {
@@ -22,7 +23,7 @@ func strftime(t time.Time, format string) string {
 		}
 		s, ok := timeField(t, format[i], flag)
 		if !ok {
-			s = "%" + format[i:i+1]
+			s = format[start : i+1]
 		}
 		if flag == '^' {
 			s = strings.ToUpper(s)

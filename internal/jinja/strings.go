@@ -76,7 +76,7 @@ func init() {
 		"split sep? maxsplit?":  split(false),
 		"rsplit sep? maxsplit?": split(true),
 		"splitlines keepends?": func(r *renderer, a []Value) Value {
-			lines := splitLines(r.str(a[0]), r.truth(or(a[1], false)))
+			lines := splitLines(r.str(a[0]), toInt(or(a[1], 0)) != 0)
 			return r.texts(a[0], lines)
 		},
 		"partition sep":  partition(false),

@@ -390,6 +390,9 @@ func (r *renderer) equal(a, b Value) bool {
 	case *rangeValue:
 		y, ok := b.(*rangeValue)
 		return ok && x.n == y.n && (x.n == 0 || x.start == y.start && (x.n == 1 || x.step == y.step))
+	case *view:
+		y, ok := b.(*view)
+		return ok && x.kind == y.kind && (x == y || x.kind != "dict_values" && r.equalViews(x, y))
 	case bytesValue:
 		y, ok := b.(bytesValue)
 		return ok && x == y
@@ -405,6 +408,20 @@ func (r *renderer) equalItems(a, b []Value) bool {
 	defer func() { r.depth-- }()
 	for i := range a {
 		if !r.equal(a[i], b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// equalViews compares keys or items as sets.
+func (r *renderer) equalViews(a, b *view) bool {
+	if a.d.Len() != b.d.Len() {
+		return false
+	}
+	for i, k := range a.d.keys {
+		v, ok := r.find(b.d, k)
+		if !ok || a.kind == "dict_items" && !r.equal(a.d.values[i], v) {
 			return false
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"tunesmith/checkpoint"
 	"tunesmith/engine"
 	"tunesmith/internal/atomicfile"
-	"tunesmith/internal/nearest"
 	"tunesmith/site"
 )
 
@@ -28,6 +27,9 @@ const (
 	adapterCard    = "README.md"
 	adapterOrigin  = "tunesmith.json" // what PEFT's config has no place for
 )
+
+// taskType is PEFT's name for what models here do.
+const taskType = "CAUSAL_LM"
 
 // peftVersion is the version of PEFT whose layout is written.
 const peftVersion = "0.21.2"
@@ -74,6 +76,9 @@ func openAdapter(dir string) (*Adapter, error) {
 	}
 	if a.Base, err = Key(c, "base_model_name_or_path", ""); err != nil {
 		return nil, err
+	}
+	if task, err := Key(c, "task_type", taskType); err != nil || task != taskType {
+		return nil, fmt.Errorf("%s: task_type: want %s or none, have %s", adapterConfig, taskType, c["task_type"])
 	}
 	if text, err := readConfig(filepath.Join(dir, adapterOrigin)); err == nil {
 		if err := json.Unmarshal(text, &a.AdapterOrigin); err != nil {
@@ -131,8 +136,7 @@ func (a *Adapter) Fill(store *engine.Store, sites *site.Map) error {
 		case !stored:
 			errs = append(errs, fmt.Errorf("parameter %q is not in the store", p.Name))
 		case !ok:
-			errs = append(errs, fmt.Errorf("tensor %q of shape %v is missing%s", p.Name, p.Shape,
-				nearest.Hint(p.Name, slices.Sorted(maps.Keys(a.tensors)))))
+			errs = append(errs, fmt.Errorf("tensor %q of shape %v is missing", p.Name, p.Shape))
 		case !slices.Equal(have.Shape, p.Shape):
 			errs = append(errs, fmt.Errorf("tensor %q: want shape %v, have %v", p.Name, p.Shape, have.Shape))
 		default:
@@ -150,8 +154,8 @@ func (a *Adapter) Fill(store *engine.Store, sites *site.Map) error {
 		errs = append(errs, finite(name, values[dst]))
 	}
 	if err := errors.Join(shorten(errs)...); err != nil {
-		return fmt.Errorf("adapter %s does not fit this model (it names the base %q); use the base, rank and targets that it was trained with: %w",
-			a.Dir, a.Base, err)
+		return fmt.Errorf("adapter %s does not fit this model; use the base (%s), rank and targets that it was trained with: %w",
+			a.Dir, cmp.Or(a.Base, "it names none"), err)
 	}
 	for t, v := range values {
 		if t.Values == nil {
@@ -232,7 +236,7 @@ func SaveAdapter(dir string, graft any, sites *site.Map, store *engine.Store, in
 	config := w.PEFT()
 	for key, v := range map[string]any{
 		"auto_mapping": nil, "base_model_name_or_path": orNull(info.Base), "inference_mode": true,
-		"peft_version": peftVersion, "revision": orNull(info.Revision), "task_type": "CAUSAL_LM",
+		"peft_version": peftVersion, "revision": orNull(info.Revision), "task_type": taskType,
 	} {
 		if _, ok := config[key]; !ok {
 			config[key] = v

@@ -19,8 +19,9 @@ const (
 	generalBytes = 6000 // how much of it does
 )
 
-// pieceBytes is the aim for a piece of prose: about 400 tokens, so that pieces begin with a sentence.
-const pieceBytes = 1400
+// pieceBytes is the aim for a piece of prose: about 370 tokens, so that all but a few pieces fit the context and begin with a
+// sentence.
+const pieceBytes = 1050
 
 // readProse reads State of the Union addresses (public domain) and Shakespeare's plays (public domain).
 func readProse(dir string) (general string, out []text, err error) {

@@ -20,7 +20,7 @@ type Precision string
 const (
 	FP32  Precision = "fp32"  // exact single precision
 	Mixed Precision = "mixed" // at least as accurate as bf16
-	Int8  Precision = "int8"  // 8-bit products, with bounds of their own
+	Int8  Precision = "int8"  // 8-bit products, with bounds of their own, where a backend has them; else mixed
 )
 
 // Options are what a backend is opened with.
@@ -58,7 +58,7 @@ type Program interface {
 type Memory struct {
 	Weights     int64 // frozen tensors, in the forms that the engine keeps
 	Trainable   int64 // trained tensors, with the forms that are packed at each step
-	Activations int64 // the arena: values, gradients of values, outputs
+	Activations int64 // the arena: values, gradients of values; outputs; states
 	Workspace   int64 // scratch of the threads
 }
 

@@ -19,7 +19,7 @@ func (p *planner) lower(n *graph.Node) error {
 	case graph.Input:
 		p.feeds[op.Name].value = p.wanted(n, 0)
 	case graph.Param:
-		return p.lowerStored(n, op.Name, op.Trainable)
+		return p.lowerStored(n, op.Name, false)
 	case graph.State:
 		return p.lowerStored(n, op.Name, true)
 	case graph.Constant:
@@ -97,14 +97,17 @@ func (p *planner) lower(n *graph.Node) error {
 
 // lowerStored binds a parameter or a state to its tensor's values in single precision. A weight that is only read
 // in another form is never asked for here.
-func (p *planner) lowerStored(n *graph.Node, name string, changes bool) error {
+func (p *planner) lowerStored(n *graph.Node, name string, state bool) error {
 	t, err := p.tensor(n, name)
 	if err != nil {
 		return err
 	}
 	v := p.wanted(n, 0)
-	if changes && t.Values == nil {
-		return fmt.Errorf("%q changes between runs, but has no single-precision values", name)
+	if (state || t.Trainable) && t.Values == nil {
+		return fmt.Errorf("%q changes, but has no single-precision values", name)
+	}
+	if state {
+		p.states[t] = true
 	}
 	if t.Values != nil {
 		p.stored[t] = v

@@ -74,6 +74,7 @@ type planner struct {
 	tensors []*engine.Tensor          // of the parameters and states
 	stored  map[*engine.Tensor]*value // those whose values instructions read or write in place
 	storage map[*engine.Tensor]bool   // those whose storage instructions read
+	states  map[*engine.Tensor]bool
 	forms   map[*form]bool
 	tables  map[string]*table
 	heads   map[*graph.Node]*head
@@ -90,7 +91,8 @@ type feed struct {
 func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, error) {
 	p := &planner{backend: b, store: s, g: g, values: make([][]*value, len(g.Nodes)), uses: make([]int, len(g.Nodes)),
 		feeds: map[string]*feed{}, stored: map[*engine.Tensor]*value{}, storage: map[*engine.Tensor]bool{},
-		forms: map[*form]bool{}, tables: map[string]*table{}, heads: map[*graph.Node]*head{},
+		states: map[*engine.Tensor]bool{},
+		forms:  map[*form]bool{}, tables: map[string]*table{}, heads: map[*graph.Node]*head{},
 		copies: map[copyKey]*again{}}
 	for _, n := range g.Nodes {
 		if in, ok := n.Op.(graph.Input); ok {
@@ -252,7 +254,7 @@ func (p *planner) layOut(outputs map[string]*value) *program {
 	}
 	prog.intSize = p.intSize
 	prog.stored = p.stored
-	prog.storage = p.storage
+	prog.storage, prog.states = p.storage, p.states
 	prog.outputMemory = aligned(prog.outputSize)
 	return prog
 }

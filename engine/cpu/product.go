@@ -125,8 +125,8 @@ type product struct {
 	alpha   float32
 }
 
-// packLimit is the number of elements up to which a trained weight is packed anew at every step. Larger ones are
-// laid out slice by slice in the product itself.
+// packLimit is the number of elements up to which a trained weight is packed anew at every step, for x·Wᵀ. Larger
+// ones are laid out slice by slice in the product itself, and for x·W the rows are read as they stand.
 const packLimit = 1 << 16
 
 // product returns the operands of a term. A constant factor of an operand joins the term's, where that has a place.
@@ -153,7 +153,7 @@ func (p *planner) product(t term, added bool) product {
 	case graph.Outer:
 		q.m, q.n, q.k, q.aT = x.Dim(-1), w.Dim(-1), rows(x), true
 	}
-	if t, err := p.stores(w); err == nil && t != nil && !q.aT && (!t.Trainable || t.Size() <= packLimit) {
+	if t, err := p.stores(w); err == nil && t != nil && !outer && (!t.Trainable || l == rightT && t.Size() <= packLimit) {
 		q.form = p.form(t, l)
 	} else {
 		q.b = use(w)

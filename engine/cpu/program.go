@@ -23,6 +23,7 @@ type program struct {
 	tensors []*engine.Tensor
 	stored  map[*engine.Tensor]*value
 	storage map[*engine.Tensor]bool
+	states  map[*engine.Tensor]bool
 	forms   []*form
 
 	arenaSize, outputSize, scratchSize int // floats
@@ -155,8 +156,11 @@ func (p *program) Memory() engine.Memory {
 		Workspace:   int64(p.scratchSize*p.backend.Workers) * 4,
 	}
 	class := func(t *engine.Tensor) *int64 {
-		if t.Trainable {
+		switch {
+		case t.Trainable:
 			return &m.Trainable
+		case p.states[t]:
+			return &m.Activations
 		}
 		return &m.Weights
 	}

@@ -4,6 +4,7 @@ import (
 	"math"
 	"slices"
 
+	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
 )
 
@@ -79,8 +80,10 @@ func start(dims, strides []int, at int) int {
 	return place
 }
 
-// fold is a reduction in double precision: step joins an element, given the largest of all where top is set.
+// fold is a reduction in double precision: step joins an element, given the largest of all where top is set. run is
+// the same for elements that stand one behind the other.
 type fold struct {
+	run  func(x []float32) float64
 	top  bool
 	step func(acc, x, top float64) float64
 	end  func(acc, top float64, n int) float64
@@ -89,19 +92,23 @@ type fold struct {
 
 var folds = [...]fold{
 	graph.ReduceSum: {
+		run:  kernel.Sum,
 		step: func(acc, x, _ float64) float64 { return acc + x },
 		end:  func(acc, _ float64, _ int) float64 { return acc },
 	},
 	graph.ReduceMean: {
+		run:  func(x []float32) float64 { return kernel.Sum(x) / float64(len(x)) },
 		step: func(acc, x, _ float64) float64 { return acc + x },
 		end:  func(acc, _ float64, n int) float64 { return acc / float64(n) },
 	},
 	graph.ReduceMax: {
+		run:  func(x []float32) float64 { return float64(kernel.Max(x)) },
 		zero: math.Inf(-1),
 		step: func(acc, x, _ float64) float64 { return max(acc, x) },
 		end:  func(acc, _ float64, _ int) float64 { return acc },
 	},
 	graph.ReduceLogSumExp: {
+		run:  func(x []float32) float64 { return float64(kernel.LogSumExp(x)) },
 		top:  true,
 		step: func(acc, x, top float64) float64 { return acc + math.Exp(x-top) },
 		end:  func(acc, top float64, _ int) float64 { return top + math.Log(acc) },
@@ -109,6 +116,9 @@ var folds = [...]fold{
 }
 
 func (f fold) one(x []float32, at int, axes, strides []int, count int) float32 {
+	if len(axes) == 1 && strides[0] == 1 {
+		return float32(f.run(x[at : at+count]))
+	}
 	top := 0.0
 	if f.top {
 		top = math.Inf(-1)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -51,7 +52,15 @@ func (c Config) JSON(dtype string) ([]byte, error) {
 		m["eos_token_id"] = c.EOS
 	}
 	c.windows(m)
-	return json.MarshalIndent(m, "", "  ")
+	text, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	// What the type has no key for would be lost without a word.
+	if again, err := ParseConfig(text); err != nil || !reflect.DeepEqual(again, c) {
+		return nil, errors.Join(fmt.Errorf("config.json of type %s cannot hold this model", c.Type), err)
+	}
+	return text, nil
 }
 
 // windows writes the sliding windows as each type has them.

@@ -100,6 +100,7 @@ func ggufConfig(file checkpoint.File) (Config, *ggufNames, error) {
 	}
 	c.Windows = make([]int, c.Layers)
 	if w := m.number(key("attention.sliding_window"), 0); w > 0 && kind != "qwen2" && kind != "qwen3" {
+		c.Type = "mistral" // the name of llama with windows elsewhere
 		for i := range c.Windows {
 			c.Windows[i] = w
 		}

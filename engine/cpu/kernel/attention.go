@@ -34,6 +34,16 @@ func (a *Attention) ForwardScratch() int {
 	return keyBlock*a.Dim + queryBlock*keyBlock + a.Group*a.Queries
 }
 
+// reach fails where a slice is too short for its queries or keys.
+func (a *Attention) reach(queries, keys [][]float32) {
+	for _, x := range queries {
+		RowMajor(x, a.QRow).reach(a.Queries, a.Group*a.Dim)
+	}
+	for _, x := range keys {
+		RowMajor(x, a.KRow).reach(a.Keys, a.Dim)
+	}
+}
+
 // sees reports whether a query of i0 ≤ i < i1 may see a key of j0 ≤ j < j1, and whether all see all.
 func (a *Attention) sees(i0, i1, j0, j1 int) (some, all bool) {
 	if j1 <= a.Prefix {
@@ -135,6 +145,7 @@ func (a *Attention) scores(dst, q, k, keys []float32, m, n, j0 int) {
 // Forward computes the outputs of the queries q0 ≤ i < q1 of all heads, and the logarithm of the softmax's
 // denominator of each. Until the end lse holds the highest score so far.
 func (a *Attention) Forward(o, lse, q, k, v []float32, q0, q1 int, scratch []float32) {
+	a.reach([][]float32{o, q}, [][]float32{k, v})
 	keys, scratch := scratch[:keyBlock*a.Dim], scratch[keyBlock*a.Dim:]
 	s, sums := scratch[:queryBlock*keyBlock], scratch[queryBlock*keyBlock:][:a.Group*a.Queries]
 	for i := q0; i < q1; i++ {
@@ -219,6 +230,7 @@ func (a *Attention) BackwardScratch() int {
 // and blocks of queries are added up in this order. For more parts than heads of keys, call it per query head with
 // Group 1 and add up the gradients of the keys and values.
 func (a *Attention) Backward(dq, dk, dv, do, q, k, v, o, lse, scratch []float32) {
+	a.reach([][]float32{dq, do, q, o}, [][]float32{dk, dv, k, v})
 	part := func(n int) []float32 {
 		p := scratch[:n]
 		scratch = scratch[n:]

@@ -31,6 +31,13 @@ func rowsOf(m int) int {
 	return 1
 }
 
+// reach fails where a matrix does not hold rows × cols elements; assembly would not notice.
+func (m Matrix) reach(rows, cols int) {
+	if rows > 0 && cols > 0 {
+		_ = m.Data[(rows-1)*m.Row+(cols-1)*m.Col]
+	}
+}
+
 // keepIf turns a flag into the mask that tiles take.
 func keepIf(add bool) int {
 	if add {
@@ -68,9 +75,14 @@ func MatMul(dst []float32, ldd int, a, b Matrix, k int, r Range, add bool, scrat
 		clearRange(dst, ldd, r, add)
 		return
 	}
+	a.reach(r.M1, k)
+	b.reach(k, r.N1)
+	RowMajor(dst, ldd).reach(r.M1, r.N1)
 	left, right := scratch[:leftRows*depthSlice], scratch[leftRows*depthSlice:MatMulScratch]
+	// For few columns a copy costs more than the far reads of an operand that stands the other way.
+	lay := a.Col != 1 && r.N1-r.N0 > 4*active.gemmCols
 	step := r.M1 - r.M0
-	if a.Col != 1 {
+	if lay {
 		step = leftRows / TileRows() * TileRows()
 	}
 	width := active.gemmCols
@@ -80,7 +92,7 @@ func MatMul(dst []float32, ldd int, a, b Matrix, k int, r Range, add bool, scrat
 		for m0 := r.M0; m0 < r.M1; m0 += step {
 			m1 := min(m0+step, r.M1)
 			x := Matrix{a.Data[m0*a.Row+k0*a.Col:], a.Row, a.Col}
-			if a.Col != 1 {
+			if lay {
 				layTiles(left, x, m1-m0, depth)
 			}
 			for n0 := r.N0; n0 < r.N1; n0 += width {
@@ -89,7 +101,7 @@ func MatMul(dst []float32, ldd int, a, b Matrix, k int, r Range, add bool, scrat
 				if b.Col != 1 {
 					y = layPanel(right, y, depth, cols)
 				}
-				if a.Col != 1 {
+				if lay {
 					laidTiles(dst[m0*ldd+n0:], ldd, left, y, m1-m0, depth, cols, keep)
 				} else {
 					tiles(dst[m0*ldd+n0:], ldd, x, y, m1-m0, depth, cols, keep)
@@ -123,6 +135,10 @@ func layTiles(buf []float32, a Matrix, m, depth int) {
 		to := buf[i*depth : (i+rows)*depth]
 		for l := range depth {
 			from := a.Data[i*a.Row+l*a.Col:]
+			if a.Row == 1 {
+				copy(to[l*rows:(l+1)*rows], from)
+				continue
+			}
 			for r := range rows {
 				to[l*rows+r] = from[r*a.Row]
 			}
@@ -169,6 +185,8 @@ func Gemm(dst []float32, ldd int, x []float32, ldx int, p *Packed, r Range, add 
 		clearRange(dst, ldd, r, add)
 		return
 	}
+	RowMajor(x, ldx).reach(r.M1, p.Depth)
+	RowMajor(dst, ldd).reach(r.M1, r.N1)
 	const super = 2048
 	for s0 := 0; s0 < p.Depth; s0 += super {
 		s1 := min(s0+super, p.Depth)
@@ -214,6 +232,10 @@ func GemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add boo
 		clearRange(dst, ldd, r, add)
 		return
 	}
+	if r.M1 > x.Rows {
+		panic("kernel: more rows than the operand has")
+	}
+	RowMajor(dst, ldd).reach(r.M1, r.N1)
 	const slice = 512 // depth of a panel's slice that stays in the first cache
 	depth, blocks := padded(p.Depth), blocksOf(p.Depth)
 	step := leftStep(2 * depth)

@@ -78,7 +78,7 @@ func sameBits(t *rapid.T, a, b []float32) {
 
 // shape draws sizes that cross every tile, panel, block and slice.
 func shape(t *rapid.T) (m, n, k int) {
-	dim := rapid.OneOf(rapid.IntRange(1, 40), rapid.SampledFrom([]int{6, 14, 16, 32, 48, 64}))
+	dim := rapid.OneOf(rapid.IntRange(1, 40), rapid.SampledFrom([]int{6, 14, 16, 32, 48, 64, 130}))
 	depth := rapid.OneOf(rapid.IntRange(1, 80), rapid.IntRange(120, 136), rapid.SampledFrom([]int{255, 256, 257, 511, 513, 600, 2050}))
 	return dim.Draw(t, "m"), dim.Draw(t, "n"), depth.Draw(t, "k")
 }
@@ -225,14 +225,40 @@ func TestQuantize(t *testing.T) {
 	})
 }
 
-func TestPackedMisuse(t *testing.T) {
-	p := NewPacked(F32, 2*TileCols(), 8, nil)
-	defer func() {
-		if recover() == nil {
-			t.Error("a range off the panels' bounds was accepted")
+// TestMisuse makes calls that would read or write out of bounds; each must fail before assembly runs.
+func TestMisuse(t *testing.T) {
+	v := func(n int) []float32 { return make([]float32, n) }
+	eachLevel(t, func(t *testing.T) {
+		n := 2 * TileCols()
+		p, p16, q := NewPacked(F32, n, 8, nil), NewPacked(Int16, n, 8, nil), NewQuantized(2, 8, nil)
+		a := &Attention{Queries: 2, Keys: 2, Dim: 4, Group: 1, QRow: 4, KRow: 4, Scale: 1}
+		for name, f := range map[string]func(){
+			"off the panels' bounds": func() { Gemm(v(4*n), n, v(16), 8, p, Range{0, 1, 1, n}, false) },
+			"wrong format":           func() { Gemm(v(4*n), n, v(16), 8, p16, whole(1, n), false) },
+			"short result":           func() { Gemm(v(n-1), n, v(16), 8, p, whole(1, n), false) },
+			"short left operand":     func() { Gemm(v(4*n), n, v(15), 8, p, whole(2, n), false) },
+			"too many rows":          func() { GemmInt16(v(4*n), n, q, p16, whole(3, n), false) },
+			"short operand a":        func() { MatMul(v(4), 2, RowMajor(v(3), 2), RowMajor(v(4), 2), 2, whole(2, 2), false, v(MatMulScratch)) },
+			"short operand b": func() {
+				MatMul(v(4), 2, RowMajor(v(4), 2), RowMajor(v(3), 2).T(), 2, whole(2, 2), false, v(MatMulScratch))
+			},
+			"short matrix": func() { MatMul(v(3), 2, RowMajor(v(4), 2), RowMajor(v(4), 2), 2, whole(2, 2), false, v(MatMulScratch)) },
+			"short keys":   func() { a.Forward(v(8), v(2), v(8), v(7), v(8), 0, 2, v(a.ForwardScratch())) },
+			"short gradient": func() {
+				a.Backward(v(8), v(8), v(7), v(8), v(8), v(8), v(8), v(8), v(2), v(a.BackwardScratch()))
+			},
+			"short operand of a sum": func() { Add(v(8), v(8), v(7)) },
+		} {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Errorf("%s: accepted", name)
+					}
+				}()
+				f()
+			}()
 		}
-	}()
-	Gemm(make([]float32, 64), 64, make([]float32, 8), 8, p, Range{0, 1, 1, TileCols()}, false)
+	})
 }
 
 // benchShapes are M × K × N of a 135 M model, tokens × in × out, and the thin ones of LoRA.

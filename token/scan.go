@@ -1,6 +1,9 @@
 package token
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // scanner is a pattern that matches everywhere: it returns the end of the piece that begins at i. Written by hand,
 // a scanner is several times faster than any engine of regular expressions with look-ahead.
@@ -14,21 +17,24 @@ func (f scanner) matches(s string, yield func(start, end int)) {
 	}
 }
 
-// run returns the end of the run of characters of s from i on for which f holds.
-func (t *classes) run(s string, i int, f func(class) bool) int {
+// run returns the end of the run of characters of s from i on whose class is in the set.
+func (t *classes) run(s string, i int, set classSet) int {
 	for i < len(s) {
-		c, n := t.at(s, i)
-		if !f(c) {
-			break
+		if c := s[i]; c < utf8.RuneSelf {
+			if !set.has(t.ascii[c]) {
+				return i
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if !set.has(t.of(r)) {
+			return i
 		}
 		i += n
 	}
 	return i
 }
-
-func isLetter(c class) bool { return c.letter() }
-func isNumber(c class) bool { return c == numeral }
-func isPlain(c class) bool  { return c.plain() }
 
 // gpt2 is 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 func gpt2(s string, i int) int {
@@ -44,12 +50,12 @@ func gpt2(s string, i int) int {
 	}
 	c, n := t.at(s, j)
 	switch {
-	case c.letter():
-		return t.run(s, j+n, isLetter)
+	case letters.has(c):
+		return t.run(s, j+n, letters)
 	case c == numeral:
-		return t.run(s, j+n, isNumber)
+		return t.run(s, j+n, numerals)
 	case c != space:
-		return t.run(s, j+n, isPlain)
+		return t.run(s, j+n, plain)
 	}
 	return t.spaces(s, i)
 }
@@ -114,21 +120,21 @@ func cl100k(digits int) scanner {
 			}
 		}
 		c, n := t.at(s, i)
-		if c.letter() {
-			return t.run(s, i+n, isLetter)
+		if letters.has(c) {
+			return t.run(s, i+n, letters)
 		}
 		if c == numeral {
 			return t.numbers(s, i, digits)
 		}
 		if s[i] != '\r' && s[i] != '\n' && i+n < len(s) {
-			if d, m := t.at(s, i+n); d.letter() {
-				return t.run(s, i+n+m, isLetter)
-			} else if s[i] == ' ' && d.plain() {
-				return newlines(s, t.run(s, i+n+m, isPlain), false)
+			if d, m := t.at(s, i+n); letters.has(d) {
+				return t.run(s, i+n+m, letters)
+			} else if s[i] == ' ' && plain.has(d) {
+				return newlines(s, t.run(s, i+n+m, plain), false)
 			}
 		}
 		if c != space {
-			return newlines(s, t.run(s, i+n, isPlain), false)
+			return newlines(s, t.run(s, i+n, plain), false)
 		}
 		return t.lines(s, i)
 	}
@@ -145,7 +151,7 @@ func o200k(s string, i int) int {
 	if c == numeral {
 		return t.numbers(s, i, 3)
 	}
-	lead := !c.letter() && s[i] != '\r' && s[i] != '\n'
+	lead := !letters.has(c) && s[i] != '\r' && s[i] != '\n'
 	var end int
 	if lead {
 		end = t.caseWord(s, i+n, true)
@@ -168,12 +174,12 @@ func o200k(s string, i int) int {
 		return end
 	}
 	if s[i] == ' ' && i+1 < len(s) {
-		if d, m := t.at(s, i+1); d.plain() {
-			return newlines(s, t.run(s, i+1+m, isPlain), true)
+		if d, m := t.at(s, i+1); plain.has(d) {
+			return newlines(s, t.run(s, i+1+m, plain), true)
 		}
 	}
 	if c != space {
-		return newlines(s, t.run(s, i+n, isPlain), true)
+		return newlines(s, t.run(s, i+n, plain), true)
 	}
 	return t.lines(s, i)
 }
@@ -181,20 +187,22 @@ func o200k(s string, i int) int {
 // caseWord returns the end of a word in mixed case at i, or 0: capitals, then at least one small letter where
 // small is set, with letters that have no case and marks counted as both.
 func (t *classes) caseWord(s string, i int, small bool) int {
-	isUpper := func(c class) bool { return c >= upper && c <= letterOther || c == mark }
-	isLower := func(c class) bool { return c >= modifier && c <= mark }
+	const (
+		uppers = 1<<upper | 1<<title | 1<<modifier | 1<<letterOther | 1<<mark
+		lowers = 1<<lower | 1<<modifier | 1<<letterOther | 1<<mark
+	)
 	j, lastLower := i, 0
 	for j < len(s) {
 		c, n := t.at(s, j)
-		if !isUpper(c) {
+		if !classSet(uppers).has(c) {
 			break
 		}
 		j += n
-		if isLower(c) {
+		if classSet(lowers).has(c) {
 			lastLower = j
 		}
 	}
-	end := t.run(s, j, isLower)
+	end := t.run(s, j, lowers)
 	switch {
 	case end > j, !small && j > i:
 		return end

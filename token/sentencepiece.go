@@ -267,11 +267,11 @@ type sentencePiece struct {
 }
 
 type pieceEncoder interface {
-	encode(dst []Piece, s string, base int) []Piece
+	encode(dst []Piece, s string, base int, w *scratch) []Piece
 }
 
-func (s *sentencePiece) encode(dst []Piece, text string, base int) []Piece {
-	return s.inner.encode(dst, text, base)
+func (s *sentencePiece) encode(dst []Piece, text string, base int, w *scratch) []Piece {
+	return s.inner.encode(dst, text, base, w)
 }
 
 // put appends a piece, or what stands for an unknown one: its bytes, or the unknown piece, one for neighbours.
@@ -335,7 +335,7 @@ type wholePieces struct {
 	words bool
 }
 
-func (w *wholePieces) encode(dst []Piece, s string, base int) []Piece {
+func (w *wholePieces) encode(dst []Piece, s string, base int, _ *scratch) []Piece {
 	first := len(dst)
 	for i := 0; i < len(s); {
 		n := w.s.head(s[i:])

@@ -8,10 +8,9 @@ import (
 // scoredBPE is byte-pair encoding with scores in place of merges, as sentencepiece has it: of all neighbours whose
 // text together is a piece, those of the best piece are merged first, the leftmost of equals.
 type scoredBPE struct {
-	s      *sentencePiece
-	pairs  pairTable
-	chars  map[rune]int32 // symbol of each character that a piece holds; beyond the pieces where it is none itself
-	unused []bool         // pieces that are taken apart again; nil: none
+	merger
+	s     *sentencePiece
+	chars map[rune]int32 // symbol of each character that a piece holds; beyond the pieces where it is none itself
 }
 
 func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
@@ -21,12 +20,6 @@ func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
 	for id, p := range m.pieces {
 		if !merged(int32(id)) {
 			continue
-		}
-		if m.kinds[id] == kindUnused {
-			if b.unused == nil {
-				b.unused = make([]bool, len(m.pieces))
-			}
-			b.unused[id] = true
 		}
 		for _, r := range p {
 			if _, ok := b.chars[r]; ok {
@@ -49,8 +42,7 @@ func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
 		return id, ok && n == len(p)
 	}
 	rank := m.ranks()
-	type pair struct{ left, right, rank, id int32 }
-	var pairs []pair
+	var merges []merge
 	for id, p := range m.pieces {
 		if !merged(int32(id)) {
 			continue
@@ -64,13 +56,17 @@ func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
 				continue
 			}
 			if right, ok := symbolOf(p[i:]); ok {
-				pairs = append(pairs, pair{left, right, rank[id], int32(id)})
+				merges = append(merges, merge{left, right, rank[id], int32(id)})
 			}
 		}
 	}
-	b.pairs.init(len(pairs))
-	for _, p := range pairs {
-		b.pairs.set(p.left, p.right, p.rank, p.id)
+	slices.SortStableFunc(merges, func(a, b merge) int { return int(a.rank - b.rank) })
+	b.init(merges, int(next))
+	for id, p := range m.pieces {
+		b.size[id] = int32(len(p))
+	}
+	for r, id := range b.chars {
+		b.size[id] = int32(utf8.RuneLen(r))
 	}
 	return b
 }
@@ -102,13 +98,23 @@ func (m *spModel) ranks() []int32 {
 	return rank
 }
 
-func (b *scoredBPE) encode(dst []Piece, s string, base int) []Piece {
-	w := wordPool.Get().(*word)
-	defer wordPool.Put(w)
-	w.symbols = w.symbols[:0]
+func (b *scoredBPE) encode(dst []Piece, s string, base int, w *scratch) []Piece {
+	w.begin(&b.merger, s, true)
+	b.symbols(s, w.add)
+	w.flush()
+	first, at := len(dst), 0
+	for _, t := range w.out {
+		dst = b.put(dst, first, t.id, s[at:at+int(t.size)], base+at)
+		at += int(t.size)
+	}
+	return dst
+}
+
+// symbols cuts a text into user-defined pieces and characters.
+func (b *scoredBPE) symbols(s string, add func(id int32, size int)) {
 	for i := 0; i < len(s); {
 		if id, n := b.s.user.longest(s[i:]); n > 0 {
-			w.add(id, n)
+			add(id, n)
 			i += n
 			continue
 		}
@@ -117,38 +123,28 @@ func (b *scoredBPE) encode(dst []Piece, s string, base int) []Piece {
 		if !ok {
 			id = b.s.unk
 		}
-		w.add(id, n)
+		add(id, n)
 		i += n
 	}
-	w.unused, w.parts = b.unused, nil
-	w.merge(&b.pairs)
-	first, at := len(dst), 0
-	for i := int32(0); i >= 0 && len(w.symbols) > 0; i = w.symbols[i].next {
-		y := &w.symbols[i]
-		dst = b.put(dst, first, w, y.id, s[at:at+int(y.size)], base+at)
-		at += int(y.size)
-	}
-	w.unused, w.parts = nil, nil
-	return dst
 }
 
-// put appends a symbol; an unused piece is taken apart into what it was merged from.
-func (b *scoredBPE) put(dst []Piece, first int, w *word, id int32, s string, start int) []Piece {
-	if parts, ok := w.parts[id]; ok {
-		n := len(b.text(parts[0], s))
-		dst = b.put(dst, first, w, parts[0], s[:n], start)
-		return b.put(dst, first, w, parts[1], s[n:], start+n)
-	}
+// put appends a token; an unused piece is taken apart into the two that it was merged from.
+func (b *scoredBPE) put(dst []Piece, first int, id int32, s string, start int) []Piece {
 	if int(id) >= len(b.s.tokens) {
 		id = b.s.unk
 	}
-	return b.s.put(dst, first, id, s, start)
-}
-
-// text returns the head of s that a symbol stands for.
-func (b *scoredBPE) text(id int32, s string) string {
-	if int(id) < len(b.s.tokens) {
-		return b.s.tokens[id]
+	if b.s.kinds[id] == kindUnused {
+		var ids []int32
+		b.symbols(s, func(id int32, _ int) { ids = append(ids, id) })
+		if len(ids) > 1 && len(ids) <= blockSymbols {
+			parts := b.mergeBlock(nil, ids, "", 2)
+			n := 0
+			for range parts[0].size {
+				n += runeLen(s[n:])
+			}
+			dst = b.put(dst, first, parts[0].id, s[:n], start)
+			return b.put(dst, first, parts[1].id, s[n:], start+n)
+		}
 	}
-	return s[:runeLen(s)]
+	return b.s.put(dst, first, id, s, start)
 }

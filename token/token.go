@@ -25,12 +25,13 @@ type Tokenizer struct {
 	post          postProcessor // nil: nothing is added
 	dec           decoder       // nil: tokens are joined by spaces
 	bos, eos, pad int
+	pool          sync.Pool // of *scratch
 }
 
 // model turns one piece of text into tokens.
 type model interface {
 	// encode appends the tokens of s, with offsets into s raised by base.
-	encode(dst []Piece, s string, base int) []Piece
+	encode(dst []Piece, s string, base int, w *scratch) []Piece
 	id(token string) (int, bool)
 	token(id int) (string, bool)
 	// count is the number of tokens, limit the largest id plus one.
@@ -78,14 +79,15 @@ func choose(opts []Option) settings {
 // cut is a part of a text between pre-tokenizers: an added token where id >= 0, else text for the model.
 type cut struct{ start, end, id int32 }
 
-var cutBuffers = sync.Pool{New: func() any { return new([2][]cut) }}
-
 // encode runs normalizer, pre-tokenizer and model.
 func (t *Tokenizer) encode(input string, s settings) []Piece {
 	whole := validText(input, s.offsets)
 	pieces := make([]Piece, 0, len(whole.s)/4+4)
-	buffers := cutBuffers.Get().(*[2][]cut)
-	defer cutBuffers.Put(buffers)
+	w, ok := t.pool.Get().(*scratch)
+	if !ok {
+		w = &scratch{cache: newWordCache()}
+	}
+	defer t.pool.Put(w)
 
 	outer := t.added.raw.find(nil, whole.s, s.literal)
 	for _, o := range outer {
@@ -97,8 +99,8 @@ func (t *Tokenizer) encode(input string, s settings) []Piece {
 		if t.norm != nil {
 			t.norm.normalize(&part)
 		}
-		cuts := t.added.normalized.find(buffers[0][:0], part.s, s.literal)
-		other := buffers[1]
+		cuts := t.added.normalized.find(w.cuts[0][:0], part.s, s.literal)
+		other := w.cuts[1]
 		if t.pre != nil {
 			cuts, other = t.pre.split(&part, cuts, other[:0])
 		}
@@ -108,13 +110,13 @@ func (t *Tokenizer) encode(input string, s settings) []Piece {
 			case c.id >= 0:
 				pieces = append(pieces, Piece{int(c.id), int(c.start), int(c.end)})
 			case c.start < c.end:
-				pieces = t.model.encode(pieces, part.s[c.start:c.end], int(c.start))
+				pieces = t.model.encode(pieces, part.s[c.start:c.end], int(c.start), w)
 			}
 		}
 		if s.offsets {
 			part.locate(pieces[first:])
 		}
-		buffers[0], buffers[1] = cuts, other
+		w.cuts[0], w.cuts[1] = cuts, other
 	}
 	return pieces
 }

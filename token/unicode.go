@@ -23,10 +23,16 @@ const (
 	sign              // S
 )
 
-func (c class) letter() bool { return c >= upper && c <= lower }
+// classSet is a set of classes, a bit for each.
+type classSet uint16
 
-// plain tells whether the class is in [^\s\p{L}\p{N}].
-func (c class) plain() bool { return c == other || c >= mark && c != numeral }
+func (set classSet) has(c class) bool { return set>>c&1 != 0 }
+
+const (
+	letters  classSet = 1<<upper | 1<<title | 1<<modifier | 1<<letterOther | 1<<lower // \p{L}
+	numerals classSet = 1 << numeral                                                  // \p{N}
+	plain    classSet = 1<<other | 1<<mark | 1<<punct | 1<<sign                       // [^\s\p{L}\p{N}]
+)
 
 const (
 	pageBits = 7
@@ -126,7 +132,7 @@ func isNumeric(r rune) bool {
 // isWord is \w of Unicode's annex C (UTS 18): alphabetic, marks, decimal numbers, connectors and joiners.
 func isWord(r rune) bool {
 	switch c := classTable().of(r); {
-	case c.letter(), c == mark:
+	case letters.has(c), c == mark:
 		return true
 	case c == numeral:
 		return !unicode.Is(unicode.No, r)

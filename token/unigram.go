@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"sync"
 	"unicode/utf8"
 )
 
@@ -127,16 +126,12 @@ type arrival struct {
 	start int32 // -1: not reached
 }
 
-var arrivalPool = sync.Pool{New: func() any { return new([]arrival) }}
-
-func (m *unigram) encode(dst []Piece, s string, base int) []Piece {
-	buffer := arrivalPool.Get().(*[]arrival)
-	defer arrivalPool.Put(buffer)
-	best := append((*buffer)[:0], arrival{})
+func (m *unigram) encode(dst []Piece, s string, base int, w *scratch) []Piece {
+	best := append(w.arrivals[:0], arrival{})
 	for range len(s) {
 		best = append(best, arrival{start: -1})
 	}
-	*buffer = best
+	w.arrivals = best
 	for i := 0; i < len(s); {
 		_, width := utf8.DecodeRuneInString(s[i:])
 		whole := false // a token covers just this character

@@ -77,7 +77,7 @@ func (m *wordPiece) index(prefix string) {
 	}
 }
 
-func (m *wordPiece) encode(dst []Piece, s string, base int) []Piece {
+func (m *wordPiece) encode(dst []Piece, s string, base int, _ *scratch) []Piece {
 	unknown := Piece{int(m.unk), base, base + len(s)}
 	if len(s) > m.longest && utf8.RuneCountInString(s) > m.longest {
 		return append(dst, unknown)
@@ -105,7 +105,7 @@ func newModelWordLevel(c *component) (*wordLevel, error) {
 	return &wordLevel{v, unk}, err
 }
 
-func (m *wordLevel) encode(dst []Piece, s string, base int) []Piece {
+func (m *wordLevel) encode(dst []Piece, s string, base int, _ *scratch) []Piece {
 	id, ok := m.ids[s]
 	if !ok {
 		id = m.unk

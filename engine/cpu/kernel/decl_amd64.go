@@ -77,6 +77,16 @@ func toBF16AVX2(dst []uint16, a []float32)
 //go:noescape
 func fromBF16AVX2(dst []float32, a []uint16)
 
+// toF16AVX2 is the AVX2 form of table.toF16.
+//
+//go:noescape
+func toF16AVX2(dst []uint16, a []float32)
+
+// fromF16AVX2 is the AVX2 form of table.fromF16.
+//
+//go:noescape
+func fromF16AVX2(dst []float32, a []uint16)
+
 // expAVX2 is the AVX2 form of table.exp.
 //
 //go:noescape
@@ -292,6 +302,16 @@ func toBF16AVX512(dst []uint16, a []float32)
 //go:noescape
 func fromBF16AVX512(dst []float32, a []uint16)
 
+// toF16AVX512 is the AVX512 form of table.toF16.
+//
+//go:noescape
+func toF16AVX512(dst []uint16, a []float32)
+
+// fromF16AVX512 is the AVX512 form of table.fromF16.
+//
+//go:noescape
+func fromF16AVX512(dst []float32, a []uint16)
+
 // expAVX512 is the AVX512 form of table.exp.
 //
 //go:noescape
@@ -449,6 +469,8 @@ var tableAVX2 = table{
 	adamW:            adamWAVX2,
 	toBF16:           toBF16AVX2,
 	fromBF16:         fromBF16AVX2,
+	toF16:            toF16AVX2,
+	fromF16:          fromF16AVX2,
 	exp:              expAVX2,
 	sigmoid:          sigmoidAVX2,
 	tanh:             tanhAVX2,
@@ -497,6 +519,8 @@ var tableAVX512 = table{
 	adamW:            adamWAVX512,
 	toBF16:           toBF16AVX512,
 	fromBF16:         fromBF16AVX512,
+	toF16:            toF16AVX512,
+	fromF16:          fromF16AVX512,
 	exp:              expAVX512,
 	sigmoid:          sigmoidAVX512,
 	tanh:             tanhAVX512,

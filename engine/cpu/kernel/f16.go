@@ -7,10 +7,10 @@ func F16(memory []float32) []uint16 { return halves[uint16](memory) }
 
 // ToF16 rounds to the nearest half, ties to even. What is too large for one becomes the largest.
 func ToF16(dst []uint16, a []float32) {
-	n := len(dst) &^ 7
+	n := len(dst) &^ 15
 	for i := 0; i < n; i += chunk {
 		j := min(i+chunk, n)
-		toF16s(dst[i:j], a[i:j])
+		active.toF16(dst[i:j], a[i:j])
 	}
 	for i := n; i < len(dst); i++ {
 		dst[i] = toF16(a[i])
@@ -19,10 +19,10 @@ func ToF16(dst []uint16, a []float32) {
 
 // FromF16 widens halves.
 func FromF16(dst []float32, a []uint16) {
-	n := len(dst) &^ 7
+	n := len(dst) &^ 15
 	for i := 0; i < n; i += chunk {
 		j := min(i+chunk, n)
-		fromF16s(dst[i:j], a[i:j])
+		active.fromF16(dst[i:j], a[i:j])
 	}
 	for i := n; i < len(dst); i++ {
 		dst[i] = fromF16(a[i])
@@ -54,16 +54,4 @@ func fromF16(h uint16) float32 {
 		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
 	}
 	return math.Float32frombits(sign | (exponent+112)<<23 | fraction<<13)
-}
-
-func toF16sPortable(dst []uint16, a []float32) {
-	for i := range dst {
-		dst[i] = toF16(a[i])
-	}
-}
-
-func fromF16sPortable(dst []float32, a []uint16) {
-	for i := range dst {
-		dst[i] = fromF16(a[i])
-	}
 }

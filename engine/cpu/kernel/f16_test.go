@@ -40,13 +40,13 @@ func TestF16(t *testing.T) {
 			{1, 0x3c00}, {1 + 1.0/2048, 0x3c00}, {1 + 3.0/2048, 0x3c02}, {-2, 0xc000}, {65519, 0x7bff}, {1e9, 0x7bff}, {-1e9, 0xfbff},
 			{1.0 / (1 << 25), 0}, {1.5 / (1 << 24), 2}, {2.5 / (1 << 24), 2}, {1023.5 / (1 << 24), 0x400}, {1e-40, 0},
 		} {
-			x, have := make([]float32, 9), make([]uint16, 9)
+			x, have := make([]float32, 17), make([]uint16, 17)
 			for i := range x {
 				x[i] = tt.x
 			}
 			ToF16(have, x)
-			if have[0] != tt.want || have[8] != tt.want {
-				t.Errorf("%s: %g: want %#04x, have %#04x and %#04x", l, tt.x, tt.want, have[0], have[8])
+			if have[0] != tt.want || have[16] != tt.want {
+				t.Errorf("%s: %g: want %#04x, have %#04x and %#04x", l, tt.x, tt.want, have[0], have[16])
 			}
 		}
 	}

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// eachLevel runs a test at every level that this machine has.
+// eachLevel runs a test at every level that this machine has, and with portable kernels in tiles of AVX-512's shape,
+// so that what surrounds the tiles is tested for it everywhere.
 func eachLevel(t *testing.T, f func(t *testing.T)) {
 	defer Use(Active())
 	for _, l := range levels {
@@ -16,6 +17,12 @@ func eachLevel(t *testing.T, f func(t *testing.T)) {
 			f(t)
 		})
 	}
+	t.Run("wide", func(t *testing.T) {
+		wide := tablePortable
+		wide.gemmRows, wide.gemmCols, wide.gemm16 = []int{1, 2, 4, 8, 14}, 32, gemm16Portable(32)
+		active = &wide
+		f(t)
+	})
 }
 
 func TestUse(t *testing.T) {

@@ -84,6 +84,16 @@ var tablePortable = table{
 			dst[i] = fromBF16(a[i])
 		}
 	},
+	toF16: func(dst []uint16, a []float32) {
+		for i := range dst {
+			dst[i] = toF16(a[i])
+		}
+	},
+	fromF16: func(dst []float32, a []uint16) {
+		for i := range dst {
+			dst[i] = fromF16(a[i])
+		}
+	},
 
 	exp:     mapped(exp),
 	sigmoid: mapped(sigmoid),
@@ -130,7 +140,7 @@ var tablePortable = table{
 
 	gemm:       gemmPortable,
 	gemmBF16:   gemmBF16Portable,
-	gemm16:     gemm16Portable,
+	gemm16:     gemm16Portable(portableCols),
 	quantize16: quantize16Portable,
 	gemmRows:   []int{1, 4},
 	gemmCols:   portableCols,

@@ -73,20 +73,21 @@ func gemmBF16Portable(a []float32, b []uint16, c []float32, ars, acs, ldb, ldc, 
 	}
 }
 
-// gemm16Portable is the twin of table.gemm16.
-func gemm16Portable(a []int16, sa []float32, b []int16, sb, c []float32, ars, sas, ldc, k, rows, cols, keep int) {
-	const width = portableCols
-	for i := range rows {
-		for j := range cols {
-			var total float32
-			for l0 := 0; l0 < k; l0 += depthBlock {
-				var s int32
-				for l := l0; l < min(l0+depthBlock, k); l++ {
-					s += int32(a[i*ars+l]) * int32(b[l/2*2*width+2*j+l%2])
+// gemm16Portable returns the twin of table.gemm16 for panels of a width.
+func gemm16Portable(width int) func(a []int16, sa []float32, b []int16, sb, c []float32, ars, sas, ldc, k, rows, cols, keep int) {
+	return func(a []int16, sa []float32, b []int16, sb, c []float32, ars, sas, ldc, k, rows, cols, keep int) {
+		for i := range rows {
+			for j := range cols {
+				var total float32
+				for l0 := 0; l0 < k; l0 += depthBlock {
+					var s int32
+					for l := l0; l < min(l0+depthBlock, k); l++ {
+						s += int32(a[i*ars+l]) * int32(b[l/2*2*width+2*j+l%2])
+					}
+					total += float32(s) * sb[l0/depthBlock*width+j] * sa[i*sas+l0/depthBlock]
 				}
-				total += float32(s) * sb[l0/depthBlock*width+j] * sa[i*sas+l0/depthBlock]
+				put(&c[i*ldc+j], total, keep)
 			}
-			put(&c[i*ldc+j], total, keep)
 		}
 	}
 }

@@ -16,6 +16,8 @@ type table struct {
 	adamW        func(p, m, v, g []float32, c *adamConst)
 	toBF16       func(dst []uint16, a []float32) // len(dst) is a multiple of 16
 	fromBF16     func(dst []float32, a []uint16) // the same
+	toF16        func(dst []uint16, a []float32) // the same; what is too large becomes the largest
+	fromF16      func(dst []float32, a []uint16) // the same
 
 	exp, sigmoid, tanh               func(dst, a []float32)
 	silu, gelu, geluTanh             func(dst, a []float32)

@@ -136,16 +136,15 @@ func gelu(a *asm, x string, slope bool) (y, d string) {
 	return y, d
 }
 
-// activationKernels are the functions of one argument, and each activation in the forms y = f(x), dx = dy·f′(x),
-// y = f(gate)·up, and the gradients of the last.
-func activationKernels() []kernel {
+// functionKernels are the functions of one argument.
+func functionKernels() []kernel {
 	unary := func(name string, f func(a *asm, x string)) kernel {
 		return mapKernel(name, join(out("dst"), in("a")), nil, func(a *asm, v []string) []string {
 			f(a, v[0])
 			return v
 		})
 	}
-	ks := []kernel{
+	return []kernel{
 		unary("exp", (*asm).exp),
 		unary("sigmoid", (*asm).sigmoid),
 		unary("tanh", (*asm).tanh),
@@ -157,32 +156,32 @@ func activationKernels() []kernel {
 			return v
 		}),
 	}
-	for _, act := range []struct {
-		name string
-		f    activation
-	}{{"silu", silu}, {"gelu", gelu}, {"geluTanh", geluTanh}} {
-		ks = append(ks,
-			mapKernel(act.name, join(out("dst"), in("a")), nil, func(a *asm, v []string) []string {
-				y, _ := act.f(a, v[0], false)
-				return []string{y}
-			}),
-			mapKernel(act.name+"Grad", join(out("dst"), in("dy", "a")), nil, func(a *asm, v []string) []string {
-				_, d := act.f(a, v[1], true)
-				a.mul(d, d, v[0])
-				return []string{d}
-			}),
-			mapKernel(act.name+"Gate", join(out("dst"), in("gate", "up")), nil, func(a *asm, v []string) []string {
-				y, _ := act.f(a, v[0], false)
-				a.mul(y, y, v[1])
-				return []string{y}
-			}),
-			mapKernel(act.name+"GateGrad", join(out("dgate", "dup"), in("dy", "gate", "up")), nil, func(a *asm, v []string) []string {
-				y, d := act.f(a, v[1], true)
-				a.mul(d, d, v[2])
-				a.mul(d, d, v[0])
-				a.mul(y, y, v[0])
-				return []string{d, y}
-			}))
+}
+
+// activationKernels are the forms of an activation: y = f(x), dx = dy·f′(x), y = f(gate)·up, and the gradients of
+// the last.
+func activationKernels(name string, f activation) []kernel {
+	return []kernel{
+		mapKernel(name, join(out("dst"), in("a")), nil, func(a *asm, v []string) []string {
+			y, _ := f(a, v[0], false)
+			return []string{y}
+		}),
+		mapKernel(name+"Grad", join(out("dst"), in("dy", "a")), nil, func(a *asm, v []string) []string {
+			_, d := f(a, v[1], true)
+			a.mul(d, d, v[0])
+			return []string{d}
+		}),
+		mapKernel(name+"Gate", join(out("dst"), in("gate", "up")), nil, func(a *asm, v []string) []string {
+			y, _ := f(a, v[0], false)
+			a.mul(y, y, v[1])
+			return []string{y}
+		}),
+		mapKernel(name+"GateGrad", join(out("dgate", "dup"), in("dy", "gate", "up")), nil, func(a *asm, v []string) []string {
+			y, d := f(a, v[1], true)
+			a.mul(d, d, v[2])
+			a.mul(d, d, v[0])
+			a.mul(y, y, v[0])
+			return []string{d, y}
+		}),
 	}
-	return ks
 }

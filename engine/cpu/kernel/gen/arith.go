@@ -63,9 +63,12 @@ func arithKernels() []kernel {
 			return []string{d, hi}
 		}),
 		adamWKernel(),
-		toBF16Kernel(),
-		fromBF16Kernel(),
 	}
+}
+
+// halfKernels convert to and from 16 bits; lengths are multiples of the lanes.
+func halfKernels() []kernel {
+	return []kernel{toBF16Kernel(), fromBF16Kernel(), toF16Kernel(), fromF16Kernel()}
 }
 
 // adamWKernel updates weights and both moments; the constants stand in the order of the struct's fields.
@@ -100,10 +103,10 @@ func adamWKernel() kernel {
 	return kernel{name: "adamW", params: append(params(streams, nil), param{"c", "*adamConst"}), emit: l.emit}
 }
 
-// toBF16Kernel rounds to nearest even; len(dst) is a multiple of the lanes. NaN stays NaN.
+// toBF16Kernel rounds to nearest even. NaN stays NaN.
 func toBF16Kernel() kernel {
 	return kernel{name: "toBF16", params: []param{{"dst", "[]uint16"}, {"a", "[]float32"}}, emit: func(a *asm) {
-		a.bf16Loop(func() {
+		a.halfLoop(func() {
 			x, up, low, nan := a.v(0), a.v(1), a.v(2), a.v(3)
 			a.op("VMOVUPS (SI)(AX*4), %s", x)
 			a.next = 4
@@ -131,10 +134,10 @@ func toBF16Kernel() kernel {
 	}}
 }
 
-// fromBF16Kernel widens; len(dst) is a multiple of the lanes.
+// fromBF16Kernel widens.
 func fromBF16Kernel() kernel {
 	return kernel{name: "fromBF16", params: []param{{"dst", "[]float32"}, {"a", "[]uint16"}}, emit: func(a *asm) {
-		a.bf16Loop(func() {
+		a.halfLoop(func() {
 			a.op("VPMOVZXWD (SI)(AX*2), %s", a.v(0))
 			a.op("VPSLLD $16, %s, %s", a.v(0), a.v(0))
 			a.op("VMOVUPS %s, (DI)(AX*4)", a.v(0))
@@ -142,7 +145,32 @@ func fromBF16Kernel() kernel {
 	}}
 }
 
-func (a *asm) bf16Loop(body func()) {
+// toF16Kernel rounds to nearest even, with instructions of F16C; what is too large becomes the largest half.
+func toF16Kernel() kernel {
+	return kernel{name: "toF16", params: []param{{"dst", "[]uint16"}, {"a", "[]float32"}}, emit: func(a *asm) {
+		top, low, x := a.v(1), a.v(2), a.v(0)
+		a.load(top, a.c("halfmax"))
+		a.load(low, a.c("halfmin"))
+		a.halfLoop(func() {
+			a.op("VMOVUPS (SI)(AX*4), %s", x)
+			a.min(x, top, x) // the second operand, x, is the result where it is NaN
+			a.max(x, low, x)
+			a.op("VCVTPS2PH $0, %s, (DI)(AX*2)", x)
+		})
+	}}
+}
+
+// fromF16Kernel widens.
+func fromF16Kernel() kernel {
+	return kernel{name: "fromF16", params: []param{{"dst", "[]float32"}, {"a", "[]uint16"}}, emit: func(a *asm) {
+		a.halfLoop(func() {
+			a.op("VCVTPH2PS (SI)(AX*2), %s", a.v(0))
+			a.op("VMOVUPS %s, (DI)(AX*4)", a.v(0))
+		})
+	}}
+}
+
+func (a *asm) halfLoop(body func()) {
 	a.op("MOVQ %s, DI", a.base("dst"))
 	a.op("MOVQ %s, CX", a.length("dst"))
 	a.op("MOVQ %s, SI", a.base("a"))

@@ -183,7 +183,8 @@ var constants = map[string]any{
 	"round16":  uint32(0x7fff),
 	"bit0":     uint32(1),
 	"quiet":    uint32(0x400000),
-	"tiny":     float32(1e-30),
+	"halfmax":  float32(65504),
+	"halfmin":  float32(-65504),
 }
 
 // c is the memory operand of a constant.

@@ -20,7 +20,11 @@ type group struct {
 
 var groups = []group{
 	{"arith", arithKernels()},
-	{"activation", activationKernels()},
+	{"half", halfKernels()},
+	{"function", functionKernels()},
+	{"silu", activationKernels("silu", silu)},
+	{"gelu", activationKernels("gelu", gelu)},
+	{"gelutanh", activationKernels("geluTanh", geluTanh)},
 	{"reduce", reduceKernels()},
 	{"gemm", []kernel{gemmKernel("gemm", false)}},
 	{"gemmbf16", []kernel{gemmKernel("gemmBF16", true)}},

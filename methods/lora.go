@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"tunesmith/graph"
 	"tunesmith/site"
@@ -16,7 +17,8 @@ import (
 //
 //	y = W·x + s · B·A·dropout(x),  A (rank, in), B (out, rank),  s = alpha/rank, or alpha/√rank for rsLoRA
 //
-// Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (2312.03732). It stops working well where the task
+// Hu et al. 2021 (arXiv 2106.09685); rsLoRA: Kalajdzievski 2023 (2312.03732); rates by matrix, LoRA+: Hayou et al. 2024
+// (2402.12354). It stops working well where the task
 // needs more new knowledge than the rank can hold; then raise the rank or train fully. Names and files are PEFT's.
 type LoRA struct {
 	Rank         int                    `yaml:"rank" doc:"rank of the update" min:"1"`
@@ -33,6 +35,8 @@ type LoRA struct {
 	Bias         string                 `yaml:"bias" doc:"biases of the model that train too" enum:"none,all,lora_only"`
 	LoRABias     bool                   `yaml:"lora_bias" doc:"give B a bias of its own"`
 	TrainFully   tune.Targets           `yaml:"train_fully" doc:"modules trained and saved whole beside the update, such as lm_head"`
+	RateRatio    float64                `yaml:"rate_ratio" doc:"learning rate of B and of vectors over that of A (LoRA+), for instance 16; 0 is the same for all" min:"0"`
+	EmbedRatio   float64                `yaml:"embedding_ratio" doc:"learning rate of an update of the embedding over that of A; 0 is the same" min:"0"`
 	TrainTokens  []int                  `yaml:"train_tokens" doc:"ids of the tokens whose embeddings train, for tokens that are new to the model"`
 }
 
@@ -95,8 +99,10 @@ func (o *LoRA) update(path string, m *site.Map) (*update, error) {
 		return nil, fmt.Errorf("%s: init orthogonal halves the rank, want an even one, have %d", path, rank)
 	}
 	at := slices.IndexFunc(m.Linears, func(l site.Linear) bool { return l.Path == path })
-	u := &update{path: path, rank: rank, scale: float32(alpha / float64(rank)), embedding: path == m.Embedding,
-		biased: at >= 0 && m.Linears[at].Bias}
+	u := &update{
+		path: path, rank: rank, scale: float32(alpha / float64(rank)), embedding: path == m.Embedding,
+		biased: at >= 0 && m.Linears[at].Bias,
+	}
 	if o.RSLoRA {
 		u.scale = float32(alpha / math.Sqrt(float64(rank)))
 	}
@@ -219,6 +225,17 @@ func (l *lora) GraftEmbed(s *site.Scope, path string, ids, x *graph.Node) *graph
 		x = graph.Plus(x, graph.ProjectT(graph.Lookup(l.tokens.mask(s), ids, -1), l.tokens.change(s)))
 	}
 	return x
+}
+
+// RateScale implements tune.RateScaler.
+func (l *lora) RateScale(p site.Param) float64 {
+	switch {
+	case strings.Contains(p.Name, ".lora_embedding_"):
+		return cmp.Or(l.EmbedRatio, 1)
+	case strings.Contains(p.Name, ".lora_B.") || len(p.Shape) == 1:
+		return cmp.Or(l.RateRatio, 1)
+	}
+	return 1
 }
 
 func (l *lora) drop(s *site.Scope, x *graph.Node) *graph.Node {

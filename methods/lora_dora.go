@@ -36,11 +36,13 @@ func (l *lora) length(s *site.Scope, u *update, param string, w, a, b *graph.Nod
 	}
 	norm := graph.Plus(s.Declare(site.Param{Name: u.name(ownLength), Shape: []int{out}, Init: own}),
 		graph.Plus(graph.Scale(linear, 2*u.scale), graph.Scale(square, u.scale*u.scale)))
-	m := s.Declare(site.Param{Name: u.name(magnitude), Shape: []int{out}, Trainable: true,
+	m := s.Declare(site.Param{
+		Name: u.name(magnitude), Shape: []int{out}, Trainable: true,
 		Init: func(dst []float32, _ *rand.Rand, base func(string) []float32) {
 			for i, v := range squares(base(param), in, u.embedding) {
 				dst[i] = float32(math.Sqrt(v))
 			}
-		}})
+		},
+	})
 	return graph.Over(m, graph.Apply(graph.Sqrt, norm))
 }

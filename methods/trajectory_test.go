@@ -79,8 +79,10 @@ func (r trajectory) method() tune.Parameters {
 		return &Full{}
 	}
 	known := []string{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
-	return &LoRA{Rank: r.PEFT.R, Alpha: r.PEFT.Alpha, DoRA: r.PEFT.UseDoRA, RSLoRA: r.PEFT.RSLoRA, Bias: "none", Init: "uniform",
-		Targets: slices.DeleteFunc(slices.Clone(r.PEFT.Target), func(n string) bool { return !slices.Contains(known, n) })}
+	return &LoRA{
+		Rank: r.PEFT.R, Alpha: r.PEFT.Alpha, DoRA: r.PEFT.UseDoRA, RSLoRA: r.PEFT.RSLoRA, Bias: "none", Init: "uniform",
+		Targets: slices.DeleteFunc(slices.Clone(r.PEFT.Target), func(n string) bool { return !slices.Contains(known, n) }),
+	}
 }
 
 // TestGoldenTrajectories makes the twenty steps of every run: loss, rate and gradient norm at each, the trained tensors
@@ -196,8 +198,10 @@ func (r trajectory) stepper(t *testing.T, a *model.Adapted, p engine.Precision) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := trainer.NewStepper(trainer.StepConfig{Model: a, Backend: openBackend(t, p), Optimizer: o, Schedule: course, Clip: c.MaxNorm,
-		Objective: &Instruction{Smoothing: r.Epsilon}})
+	s, err := trainer.NewStepper(trainer.StepConfig{
+		Model: a, Backend: openBackend(t, p), Optimizer: o, Schedule: course, Clip: c.MaxNorm,
+		Objective: &Instruction{Smoothing: r.Epsilon},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

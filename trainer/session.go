@@ -188,7 +188,7 @@ func (s *Session) stepper(objective tune.Objective) (*Stepper, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups := []optim.Group{{LRScale: 1, WeightDecay: c.WeightDecay}, {LRScale: 1}}
+	groups, of := Groups(s.Model, c.WeightDecay)
 	o, err := optim.New(c.Optimizer, optim.Options{Groups: groups, Parallel: Parallel})
 	if err != nil {
 		return nil, err
@@ -196,12 +196,7 @@ func (s *Session) stepper(objective tune.Objective) (*Stepper, error) {
 	return NewStepper(StepConfig{
 		Model: s.Model, Backend: s.Backend, Objective: objective, Optimizer: o, Schedule: course, Clip: c.Clip,
 		Recompute: c.Recompute, Seed: c.Seed, Parallel: Parallel,
-		Group: func(name string) int {
-			if optim.Decays(name) {
-				return 0
-			}
-			return 1
-		},
+		Group: func(name string) int { return of[name] },
 	})
 }
 

@@ -101,6 +101,12 @@ type Merger interface {
 	Merge(path, name string, w []float32, value func(param string) []float32) (bool, error)
 }
 
+// RateScaler is a graft whose parameters do not all learn at the same rate.
+type RateScaler interface {
+	// RateScale returns the factor of a parameter's learning rate.
+	RateScale(p site.Param) float64
+}
+
 // PEFTReader is a method whose options can be read from a PEFT adapter_config.json.
 type PEFTReader interface {
 	ReadPEFT(c PEFTConfig) error

@@ -49,7 +49,7 @@ func expTerm(a *asm, acc, v string, tail bool) {
 	a.add(acc, acc, v)
 }
 
-// reduction is a loop with copies of an accumulator that join combines; those of a maximum start at −∞.
+// reduction is a loop with copies of an accumulator, combined at the end; those of a maximum start at −∞.
 func reduction(name string, streams []stream, scalars []string, copies int, combine string, body func(a *asm, acc string, v []string, tail bool) []string) kernel {
 	l := loop{streams: streams, scalars: scalars, unroll: copies, first: copies,
 		setup: func(a *asm) {

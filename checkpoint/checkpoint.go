@@ -72,7 +72,7 @@ func Open(path string) (File, error) {
 	return f, nil
 }
 
-const pickleAdvice = "Python pickles can run code and are not read; convert the file to safetensors where it comes from"
+const pickleAdvice = "pickles of Python can run code and are not read; convert the file to safetensors where it comes from"
 
 func isPickle(path string) bool {
 	return slices.Contains([]string{".bin", ".pt", ".pth", ".ckpt", ".pkl"}, filepath.Ext(path))

@@ -16,11 +16,27 @@ import (
 )
 
 var someMeta = []KV{
-	{"general.architecture", "llama"}, {"general.alignment", uint32(64)},
-	{"u8", uint8(200)}, {"i8", int8(-3)}, {"u16", uint16(60000)}, {"i16", int16(-4)}, {"u32", uint32(1 << 31)}, {"i32", int32(-5)},
-	{"u64", uint64(1 << 63)}, {"i64", int64(-6)}, {"f32", float32(0.1)}, {"f64", math.Pi}, {"yes", true}, {"no", false},
-	{"texts", []string{"a", "", "中", "\xff half a character"}}, {"bytes", []uint8{1, 2}}, {"bools", []bool{true, false}},
-	{"floats", []float32{1, -2}}, {"ints", []int32{-1, 2}}, {"longs", []int64{1 << 40}}, {"none", []uint16{}},
+	{"general.architecture", "llama"},
+	{"general.alignment", uint32(64)},
+	{"u8", uint8(200)},
+	{"i8", int8(-3)},
+	{"u16", uint16(60000)},
+	{"i16", int16(-4)},
+	{"u32", uint32(1 << 31)},
+	{"i32", int32(-5)},
+	{"u64", uint64(1 << 63)},
+	{"i64", int64(-6)},
+	{"f32", float32(0.1)},
+	{"f64", math.Pi},
+	{"yes", true},
+	{"no", false},
+	{"texts", []string{"a", "", "中", "\xff half a character"}},
+	{"bytes", []uint8{1, 2}},
+	{"bools", []bool{true, false}},
+	{"floats", []float32{1, -2}},
+	{"ints", []int32{-1, 2}},
+	{"longs", []int64{1 << 40}},
+	{"none", []uint16{}},
 	{"nested", []any{[]int8{1}, []string{"x"}, []any{[]bool{true}}}},
 }
 

@@ -56,8 +56,18 @@ type valueType interface {
 
 // valueTypes are in the order of their numbers; strings and arrays have no fixed width.
 var valueTypes = []valueType{
-	fixed[uint8]{}, fixed[int8]{}, fixed[uint16]{}, fixed[int16]{}, fixed[uint32]{}, fixed[int32]{}, fixed[float32]{}, fixed[bool]{},
-	nil, nil, fixed[uint64]{}, fixed[int64]{}, fixed[float64]{},
+	fixed[uint8]{},
+	fixed[int8]{},
+	fixed[uint16]{},
+	fixed[int16]{},
+	fixed[uint32]{},
+	fixed[int32]{},
+	fixed[float32]{},
+	fixed[bool]{},
+	nil, nil,
+	fixed[uint64]{},
+	fixed[int64]{},
+	fixed[float64]{},
 }
 
 type fixed[T any] struct{}

@@ -142,8 +142,10 @@ func TestShards(t *testing.T) {
 	for limit, want := range map[int64][]string{
 		0:    {"model.safetensors"},
 		1000: {"model.safetensors"},
-		40: {"model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors",
-			"model-00004-of-00004.safetensors", "model.safetensors.index.json"},
+		40: {
+			"model-00001-of-00004.safetensors", "model-00002-of-00004.safetensors", "model-00003-of-00004.safetensors",
+			"model-00004-of-00004.safetensors", "model.safetensors.index.json",
+		},
 	} {
 		dir := t.TempDir()
 		names, err := WriteSharded(dir, tensors, map[string]string{"format": "pt"}, limit)

@@ -97,8 +97,10 @@ func newConformance(p tune.Method, objective tune.Objective) (*conformance, erro
 
 func smallBatch(rows, cols, vocab int) data.Batch {
 	n := rows * cols
-	b := data.Batch{Rows: rows, Cols: cols, Tokens: n, IDs: make([]int32, n), Targets: make([]int32, n), Positions: make([]int32, n),
-		Segments: make([]int32, n), Weights: make([]float32, n)}
+	b := data.Batch{
+		Rows: rows, Cols: cols, Tokens: n, IDs: make([]int32, n), Targets: make([]int32, n), Positions: make([]int32, n),
+		Segments: make([]int32, n), Weights: make([]float32, n),
+	}
 	rng := rand.New(rand.NewPCG(3, 4))
 	for i := range b.IDs {
 		b.IDs[i], b.Positions[i] = int32(rng.IntN(vocab)), int32(i%cols)
@@ -160,8 +162,10 @@ func (c *conformance) memorises(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := trainer.NewStepper(trainer.StepConfig{Model: c.adapted, Backend: c.backend, Objective: c.objective, Optimizer: o,
-		Schedule: func(int) float64 { return 2e-2 }, Clip: 1})
+	s, err := trainer.NewStepper(trainer.StepConfig{
+		Model: c.adapted, Backend: c.backend, Objective: c.objective, Optimizer: o,
+		Schedule: func(int) float64 { return 2e-2 }, Clip: 1,
+	})
 	if err != nil {
 		return err
 	}

@@ -189,7 +189,7 @@ func (o Unary) vjp(n *Node, dy []*Node) []*Node {
 	case Sign:
 		return []*Node{nil}
 	}
-	return []*Node{add(UnaryGrad{o.Fn}, dy[0], x)}
+	return []*Node{add(UnaryGrad(o), dy[0], x)}
 }
 
 func (UnaryGrad) vjp(n *Node, _ []*Node) []*Node { return noSecond(n) }

@@ -99,52 +99,88 @@ func TestShapeErrors(t *testing.T) {
 		want string
 		f    func(g *graph.Graph)
 	}{
-		{"Linear: last dimension of the input and of the weight differ, inputs have shapes [[2 3] [4 5]]",
-			func(g *graph.Graph) { graph.Project(x(g, 2, 3), w(g, 4, 5)) }},
-		{"LinearT: last dimension of the input and first of the weight differ, inputs have shapes [[2 3] [4 5]]",
-			func(g *graph.Graph) { graph.ProjectT(x(g, 2, 3), w(g, 4, 5)) }},
-		{"MatMul: inner dimensions 3 and 4 differ, inputs have shapes [[2 3] [4 5]]",
-			func(g *graph.Graph) { graph.Product(x(g, 2, 3), w(g, 4, 5), false, false) }},
-		{"Add: shapes do not broadcast, inputs have shapes [[2 3] [2]]",
-			func(g *graph.Graph) { graph.Plus(x(g, 2, 3), w(g, 2)) }},
-		{"Reshape: want 6 elements, shape [4] has 4, inputs have shapes [[2 3]]",
-			func(g *graph.Graph) { graph.Reshape(x(g, 2, 3), 4) }},
-		{"Transpose: [0 0] is not a permutation of the axes, inputs have shapes [[2 3]]",
-			func(g *graph.Graph) { graph.Permute(x(g, 2, 3), 0, 0) }},
-		{"Slice: 1 … 4 is no range within axis 1 of length 3, inputs have shapes [[2 3]]",
-			func(g *graph.Graph) { graph.SliceAxis(x(g, 2, 3), 1, 1, 4) }},
-		{"Concat: input 1 differs in axis 1, inputs have shapes [[2 3] [2 4]]",
-			func(g *graph.Graph) { graph.Join(0, x(g, 2, 3), w(g, 2, 4)) }},
-		{"Broadcast: does not broadcast to [2 4], inputs have shapes [[2 3]]",
-			func(g *graph.Graph) { graph.BroadcastTo(x(g, 2, 3), []int{2, 4}) }},
-		{"Sum: axis 2 is outside of 2 dimensions, inputs have shapes [[2 3]]",
-			func(g *graph.Graph) { graph.Sum(x(g, 2, 3), 2) }},
-		{"Embed: input 1: want kind int, have float, inputs have shapes [[2 3] [2]]",
-			func(g *graph.Graph) { graph.Lookup(x(g, 2, 3), w(g, 2), -1) }},
-		{"RMSNorm: input 1 has 4 elements, the last axis of the first has 3, inputs have shapes [[2 3] [4]]",
-			func(g *graph.Graph) { graph.NormRMS(x(g, 2, 3), w(g, 4), 0, 0) }},
-		{"RoPE: positions differ from the first two dimensions, inputs have shapes [[1 2 3 4] [2 2]]",
-			func(g *graph.Graph) { graph.Rotate(x(g, 1, 2, 3, 4), i(g, 2, 2), graph.RoPE{}) }},
-		{"Attention: want equal batch and head dimension, and query heads a multiple of key heads, inputs have shapes [[1 2 3 4] [1 2 2 4] [1 2 2 4]]",
+		{
+			"Linear: last dimension of the input and of the weight differ, inputs have shapes [[2 3] [4 5]]",
+			func(g *graph.Graph) { graph.Project(x(g, 2, 3), w(g, 4, 5)) },
+		},
+		{
+			"LinearT: last dimension of the input and first of the weight differ, inputs have shapes [[2 3] [4 5]]",
+			func(g *graph.Graph) { graph.ProjectT(x(g, 2, 3), w(g, 4, 5)) },
+		},
+		{
+			"MatMul: inner dimensions 3 and 4 differ, inputs have shapes [[2 3] [4 5]]",
+			func(g *graph.Graph) { graph.Product(x(g, 2, 3), w(g, 4, 5), false, false) },
+		},
+		{
+			"Add: shapes do not broadcast, inputs have shapes [[2 3] [2]]",
+			func(g *graph.Graph) { graph.Plus(x(g, 2, 3), w(g, 2)) },
+		},
+		{
+			"Reshape: want 6 elements, shape [4] has 4, inputs have shapes [[2 3]]",
+			func(g *graph.Graph) { graph.Reshape(x(g, 2, 3), 4) },
+		},
+		{
+			"Transpose: [0 0] is not a permutation of the axes, inputs have shapes [[2 3]]",
+			func(g *graph.Graph) { graph.Permute(x(g, 2, 3), 0, 0) },
+		},
+		{
+			"Slice: 1 … 4 is no range within axis 1 of length 3, inputs have shapes [[2 3]]",
+			func(g *graph.Graph) { graph.SliceAxis(x(g, 2, 3), 1, 1, 4) },
+		},
+		{
+			"Concat: input 1 differs in axis 1, inputs have shapes [[2 3] [2 4]]",
+			func(g *graph.Graph) { graph.Join(0, x(g, 2, 3), w(g, 2, 4)) },
+		},
+		{
+			"Broadcast: does not broadcast to [2 4], inputs have shapes [[2 3]]",
+			func(g *graph.Graph) { graph.BroadcastTo(x(g, 2, 3), []int{2, 4}) },
+		},
+		{
+			"Sum: axis 2 is outside of 2 dimensions, inputs have shapes [[2 3]]",
+			func(g *graph.Graph) { graph.Sum(x(g, 2, 3), 2) },
+		},
+		{
+			"Embed: input 1: want kind int, have float, inputs have shapes [[2 3] [2]]",
+			func(g *graph.Graph) { graph.Lookup(x(g, 2, 3), w(g, 2), -1) },
+		},
+		{
+			"RMSNorm: input 1 has 4 elements, the last axis of the first has 3, inputs have shapes [[2 3] [4]]",
+			func(g *graph.Graph) { graph.NormRMS(x(g, 2, 3), w(g, 4), 0, 0) },
+		},
+		{
+			"RoPE: positions differ from the first two dimensions, inputs have shapes [[1 2 3 4] [2 2]]",
+			func(g *graph.Graph) { graph.Rotate(x(g, 1, 2, 3, 4), i(g, 2, 2), graph.RoPE{}) },
+		},
+		{
+			"Attention: want equal batch and head dimension, and query heads a multiple of key heads, inputs have shapes [[1 2 3 4] [1 2 2 4] [1 2 2 4]]",
 			func(g *graph.Graph) {
 				k := w(g, 1, 2, 2, 4)
 				graph.Attend(x(g, 1, 2, 3, 4), k, k, nil, graph.Attention{})
-			}},
-		{"ReLUGrad: has no gradient of its own: second derivatives are not supported, inputs have shapes [[2] [2]]",
+			},
+		},
+		{
+			"ReLUGrad: has no gradient of its own: second derivatives are not supported, inputs have shapes [[2] [2]]",
 			func(g *graph.Graph) {
 				p := g.Param("p", true, 2)
 				d := graph.Gradient(graph.Sum(graph.Apply(graph.ReLU, p)), []*graph.Node{p})
 				graph.Gradient(graph.Sum(d[0]), []*graph.Node{p})
-			}},
-		{`layers.0.mlp: Param: "x" is already Param of shape [2] and kind float, asked again as Param of shape [3] and kind float`,
+			},
+		},
+		{
+			`layers.0.mlp: Param: "x" is already Param of shape [2] and kind float, asked again as Param of shape [3] and kind float`,
 			func(g *graph.Graph) {
 				x(g, 2)
 				g.Scope("layers.0", func() { g.Scope("mlp", func() { x(g, 3) }) })
-			}},
-		{"Dropout: rate 1.5 is not between 0 and 1, inputs have shapes [[2] [2]]",
-			func(g *graph.Graph) { graph.Drop(x(g, 2), i(g, 2), 1.5) }},
-		{"TokenLogProb: want hidden (N, C), vocabulary (V, C), targets (N), inputs have shapes [[2 3] [5 4] [2]]",
-			func(g *graph.Graph) { graph.LogProbs(x(g, 2, 3), w(g, 5, 4), i(g, 2), nil, graph.TokenLogProb{}) }},
+			},
+		},
+		{
+			"Dropout: rate 1.5 is not between 0 and 1, inputs have shapes [[2] [2]]",
+			func(g *graph.Graph) { graph.Drop(x(g, 2), i(g, 2), 1.5) },
+		},
+		{
+			"TokenLogProb: want hidden (N, C), vocabulary (V, C), targets (N), inputs have shapes [[2 3] [5 4] [2]]",
+			func(g *graph.Graph) { graph.LogProbs(x(g, 2, 3), w(g, 5, 4), i(g, 2), nil, graph.TokenLogProb{}) },
+		},
 	} {
 		_, err := graph.Build(tt.f)
 		if err == nil {

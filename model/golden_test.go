@@ -139,7 +139,6 @@ type run struct {
 	mask    []int32
 	pos     []int32
 	segment []int32
-	trained []string
 }
 
 func newRun(values map[string]golden.Tensor, prefix string) run {
@@ -180,8 +179,10 @@ func (r run) check(t *testing.T, m *Model, backend engine.Backend, wantLoss floa
 	var params []site.Param
 	var hidden int
 	g, err := graph.Build(func(g *graph.Graph) {
-		in := site.Inputs{IDs: g.Input("ids", graph.Int, r.b, r.t), Positions: g.Input("positions", graph.Int, r.b, r.t),
-			Segments: g.Input("segments", graph.Int, r.b, r.t)}
+		in := site.Inputs{
+			IDs: g.Input("ids", graph.Int, r.b, r.t), Positions: g.Input("positions", graph.Int, r.b, r.t),
+			Segments: g.Input("segments", graph.Int, r.b, r.t),
+		}
 		s := site.New(g, in, all{})
 		h := m.hidden(s, func(x *graph.Node) {
 			g.Output("hidden."+string(rune('0'+hidden)), x)

@@ -176,8 +176,10 @@ func TestRestoreRefusesOtherState(t *testing.T) {
 		{"other optimizer", saved("lion", model()), "optimizer adamw: parameter p0: the saved state has no exp_avg_sq; it belongs to another optimizer or other parameters"},
 		{"missing", short, "optimizer adamw: parameter p0: the saved state has no exp_avg; it belongs to another optimizer or other parameters"},
 		{"shape", bent, "optimizer adamw: parameter p0: saved exp_avg: want shape [3 5], have [5 3] with 15 elements"},
-		{"fewer parameters", saved("adam", append(model(), Param{Name: "more", Shape: []int{1}, Value: []float32{1}, Grad: []float32{1}})),
-			"optimizer adamw: the saved state has 14 tensors, of which 12 belong to the parameters"},
+		{
+			"fewer parameters", saved("adam", append(model(), Param{Name: "more", Shape: []int{1}, Value: []float32{1}, Grad: []float32{1}})),
+			"optimizer adamw: the saved state has 14 tensors, of which 12 belong to the parameters",
+		},
 	} {
 		t.Run(c.label, func(t *testing.T) {
 			o, _ := New("adamw", Options{Groups: twoGroups})

@@ -134,10 +134,15 @@ func TestIntegers(t *testing.T) {
 		src  []byte
 		want float32
 	}{
-		{I8, []byte{0x80}, -128}, {U8, []byte{0x80}, 128}, {Bool, []byte{1}, 1},
-		{I16, []byte{0xfe, 0xff}, -2}, {U16, []byte{0xfe, 0xff}, 65534},
-		{I32, []byte{0xfe, 0xff, 0xff, 0xff}, -2}, {U32, []byte{0, 0, 0, 0x80}, 1 << 31},
-		{I64, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, -2}, {U64, []byte{0, 0, 0, 0, 0, 0, 0, 0x80}, 1 << 63},
+		{I8, []byte{0x80}, -128},
+		{U8, []byte{0x80}, 128},
+		{Bool, []byte{1}, 1},
+		{I16, []byte{0xfe, 0xff}, -2},
+		{U16, []byte{0xfe, 0xff}, 65534},
+		{I32, []byte{0xfe, 0xff, 0xff, 0xff}, -2},
+		{U32, []byte{0, 0, 0, 0x80}, 1 << 31},
+		{I64, []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, -2},
+		{U64, []byte{0, 0, 0, 0, 0, 0, 0, 0x80}, 1 << 63},
 		{F64, []byte{0, 0, 0, 0, 0, 0, 0xf8, 0x3f}, 1.5},
 	} {
 		var got [1]float32

@@ -202,9 +202,14 @@ func (r *report) facts() {
 func (r *report) Origin() []fact {
 	m := r.Manifest
 	out := []fact{
-		{r.T("created"), r.Clock(m.Created), ""}, {r.T("seed"), strconv.FormatUint(m.Seed, 10), ""},
-		{r.T("engine"), m.Engine, ""}, {r.T("precision"), m.Precision, ""}, {r.T("workers"), strconv.Itoa(m.Workers), ""},
-		{r.T("version"), m.Version, ""}, {"Go", m.Go, ""}, {r.T("system"), m.System, ""},
+		{r.T("created"), r.Clock(m.Created), ""},
+		{r.T("seed"), strconv.FormatUint(m.Seed, 10), ""},
+		{r.T("engine"), m.Engine, ""},
+		{r.T("precision"), m.Precision, ""},
+		{r.T("workers"), strconv.Itoa(m.Workers), ""},
+		{r.T("version"), m.Version, ""},
+		{"Go", m.Go, ""},
+		{r.T("system"), m.System, ""},
 	}
 	files := func(label string, list ...File) {
 		for _, f := range list {

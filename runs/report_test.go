@@ -35,7 +35,8 @@ func finished(t *testing.T) *Run {
 		r.Sample(Sample{Step: 50, Prompt: "of an earlier step", Before: "x", After: "y"}),
 		r.Sample(Sample{Step: 100, Prompt: "<script>alert(1)</script>", Want: "refund  now", Before: "", After: " refund now"}),
 		r.Event(Event{Time: at, Step: 100, Kind: EventOutcome, Outcome: []Outcome{
-			{"task score", 0.125, 0.94, "up", "%"}, {"held-out loss", 2.5, 1.25, "down", ""}, {"general loss", 2, 2.5, "down", ""}, {"perplexity", 120, 120.5, "down", ""}}}),
+			{"task score", 0.125, 0.94, "up", "%"}, {"held-out loss", 2.5, 1.25, "down", ""}, {"general loss", 2, 2.5, "down", ""}, {"perplexity", 120, 120.5, "down", ""},
+		}}),
 		r.Event(Event{Time: at.Add(time.Minute), Step: 100, Kind: EventFinish}),
 		r.Close())
 	if err := errors.Join(errs...); err != nil {
@@ -177,8 +178,10 @@ func TestTicksAndThin(t *testing.T) {
 }
 
 func TestShort(t *testing.T) {
-	for v, want := range map[float64]string{0: "0", 1.25: "1.250", 12.345: "12.35", 999.96: "1000.0", 1234567: "1\u202f234\u202f567", -1234: "−1\u202f234",
-		2e-4: "2.00e-04", 0.5: "0.5000", 0.012345: "0.01235", 1e9: "1.00e+09"} {
+	for v, want := range map[float64]string{
+		0: "0", 1.25: "1.250", 12.345: "12.35", 999.96: "1000.0", 1234567: "1\u202f234\u202f567", -1234: "−1\u202f234",
+		2e-4: "2.00e-04", 0.5: "0.5000", 0.012345: "0.01235", 1e9: "1.00e+09",
+	} {
 		if got := short(v); got != want {
 			t.Errorf("%v: want %q, have %q", v, want, got)
 		}

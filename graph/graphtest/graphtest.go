@@ -166,8 +166,10 @@ var Cases = map[string]func(t *Trial) []*graph.Node{
 	},
 	"affine": func(t *Trial) []*graph.Node {
 		x := t.Param(t.Shape("x", 2)...)
-		return []*graph.Node{graph.Scale(graph.Shift(x, 0.25), -1.5), graph.Softcap(x, 2), graph.Bound(x, -0.2, 0.25),
-			graph.Bound(x, -10, 10)}
+		return []*graph.Node{
+			graph.Scale(graph.Shift(x, 0.25), -1.5), graph.Softcap(x, 2), graph.Bound(x, -0.2, 0.25),
+			graph.Bound(x, -10, 10),
+		}
 	},
 	"where": func(t *Trial) []*graph.Node {
 		s := t.Shape("x", 2)
@@ -182,8 +184,10 @@ var Cases = map[string]func(t *Trial) []*graph.Node{
 				axes = append(axes, a-3*t.Choose("negative", 2))
 			}
 		}
-		return []*graph.Node{graph.Sum(x, axes...), graph.Mean(x, axes...), graph.Largest(x, axes...),
-			graph.LogSumExp(x, axes...), graph.Softmax(x)}
+		return []*graph.Node{
+			graph.Sum(x, axes...), graph.Mean(x, axes...), graph.Largest(x, axes...),
+			graph.LogSumExp(x, axes...), graph.Softmax(x),
+		}
 	},
 	"shape": func(t *Trial) []*graph.Node {
 		x := t.Param(t.Shape("x", 3)...)
@@ -191,8 +195,10 @@ var Cases = map[string]func(t *Trial) []*graph.Node{
 		lo := t.Choose("lo", x.Dim(axis))
 		part := graph.SliceAxis(x, axis, lo, lo+1+t.Choose("hi", x.Dim(axis)-lo))
 		perm := rapid.Permutation([]int{0, 1, 2}).Draw(t.T, "perm")
-		return []*graph.Node{graph.Times(part, part), graph.Permute(graph.Times(x, x), perm...), graph.Reshape(x, -1),
-			graph.Join(axis, x, graph.Times(part, part), x), graph.BroadcastTo(graph.Sum(x, 1), []int{2, x.Dim(0), x.Dim(2)})}
+		return []*graph.Node{
+			graph.Times(part, part), graph.Permute(graph.Times(x, x), perm...), graph.Reshape(x, -1),
+			graph.Join(axis, x, graph.Times(part, part), x), graph.BroadcastTo(graph.Sum(x, 1), []int{2, x.Dim(0), x.Dim(2)}),
+		}
 	},
 	"rows": func(t *Trial) []*graph.Node {
 		x := t.Param(4, t.Dim("x1"), t.Dim("x2"))
@@ -245,8 +251,10 @@ var Cases = map[string]func(t *Trial) []*graph.Node{
 	"attention": func(t *Trial) []*graph.Node {
 		b, q, g, d := 1+t.Choose("b", 2), t.Dim("t"), 1+t.Choose("g", 2), t.Dim("d")
 		h := g * (1 + t.Choose("group", 2))
-		a := graph.Attention{Causal: t.Flip("causal"), Window: t.Choose("window", 4), Prefix: t.Choose("prefix", 3),
-			Softcap: float32(t.Choose("softcap", 2)) * 1.5, Scale: 0.7}
+		a := graph.Attention{
+			Causal: t.Flip("causal"), Window: t.Choose("window", 4), Prefix: t.Choose("prefix", 3),
+			Softcap: float32(t.Choose("softcap", 2)) * 1.5, Scale: 0.7,
+		}
 		var segments *graph.Node
 		if t.Flip("segments") {
 			segments = t.Ints(0, 2, b, q)

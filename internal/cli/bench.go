@@ -59,8 +59,10 @@ func (a *app) bench() *cobra.Command {
 		{"load", "Time from the file to the first token", a.benchLoad},
 	} {
 		var f benchFlags
-		sub := &cobra.Command{Use: part.use, Short: part.short, Args: cobra.NoArgs,
-			RunE: func(c *cobra.Command, _ []string) error { return part.run(c.Context(), &f) }}
+		sub := &cobra.Command{
+			Use: part.use, Short: part.short, Args: cobra.NoArgs,
+			RunE: func(c *cobra.Command, _ []string) error { return part.run(c.Context(), &f) },
+		}
 		sub.Flags().StringVar(&f.shape, "shape", "smollm2-135m", "model of this shape with random weights")
 		sub.Flags().StringVarP(&f.model, "model", "m", "", "measure this model instead")
 		sub.Flags().StringVar(&f.method, "method", tune.Default(tune.ParametersAxis), "parameters method")
@@ -254,8 +256,10 @@ func (a *app) measured(m map[string]any) error {
 // randomBatch is full rows of random tokens, all supervised.
 func randomBatch(rows, cols, vocab int) data.Batch {
 	n := rows * cols
-	b := data.Batch{Rows: rows, Cols: cols, IDs: make([]int32, n), Targets: make([]int32, n), Positions: make([]int32, n),
-		Segments: make([]int32, n), Weights: make([]float32, n), Tokens: n}
+	b := data.Batch{
+		Rows: rows, Cols: cols, IDs: make([]int32, n), Targets: make([]int32, n), Positions: make([]int32, n),
+		Segments: make([]int32, n), Weights: make([]float32, n), Tokens: n,
+	}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range b.IDs {
 		b.IDs[i], b.Positions[i] = int32(rng.IntN(vocab)), int32(i%cols)

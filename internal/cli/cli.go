@@ -55,7 +55,7 @@ func Run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	slog.SetDefault(slog.New(tint.NewHandler(errOut, &tint.Options{NoColor: !a.colour(errOut), TimeFormat: "15:04:05"})))
+	slog.SetDefault(slog.New(tint.NewTextHandler(errOut, &tint.Options{NoColor: !a.colour(errOut), TimeFormat: "15:04:05"})))
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0

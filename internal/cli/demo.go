@@ -38,6 +38,7 @@ func (a *app) demo() *cobra.Command {
 				v.Data[i].Path = filepath.Join(dir, v.Data[i].Path)
 			}
 			v.Eval.Task = filepath.Join(dir, v.Eval.Task)
+			v.Name = "" // a second demo gets a number
 			a.say("the embedded base model learns to route customers' messages, on this machine\n")
 			e, err := a.run(c.Context(), v, "demo")
 			if err != nil {

@@ -20,10 +20,8 @@ const embedded = "tinybase"
 
 // modelPath returns the file or directory that a model's name stands for.
 func modelPath(name string) (string, error) {
-	if name == embedded {
-		if _, err := os.Stat(name); err != nil {
-			return recipes.Base()
-		}
+	if name == embedded { // a folder of that name is ./tinybase
+		return recipes.Base()
 	}
 	if _, err := os.Stat(name); err != nil {
 		return "", fmt.Errorf("model: %w; give a GGUF file, a directory with config.json and safetensors, or %s", err, embedded)

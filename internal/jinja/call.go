@@ -55,7 +55,6 @@ type function struct {
 	class    string // type(f).__name__ if it is not a plain function
 	params   []string
 	required int
-	variadic bool // takes any arguments: fn gets them unbound, in args
 	fn       func(r *renderer, a []Value) Value
 	free     func(r *renderer, a *arguments) Value
 }
@@ -255,8 +254,7 @@ type loop struct {
 	current Value
 	before  Value
 	ahead   []Value // an item that was looked at early
-	ended   bool
-	last    Tuple // of changed()
+	last    Tuple   // of changed()
 	asked   bool
 }
 

@@ -95,6 +95,15 @@ func jsonNumber(s string) (Value, error) {
 	return i, nil
 }
 
+// ToJSON writes data (None, bool, numbers, strings, lists and dicts) as compact JSON, keys in their order.
+func ToJSON(v Value) (text []byte, err error) {
+	r := &renderer{limits: Limits{Steps: math.MaxInt, Bytes: math.MaxInt, Depth: 2 * maxJSONDepth}}
+	defer func() { err = recovered(recover(), &r.line) }()
+	w := &jsonWriter{r: r, item: ",", key: ":"}
+	w.value(v, 0)
+	return []byte(w.b.String()), nil
+}
+
 // toJSON is the tojson filter: Python's json.dumps.
 func toJSON(r *renderer, a []Value) Value {
 	w := &jsonWriter{r: r, item: ", ", key: ": "}

@@ -257,7 +257,8 @@ func arithmetic(r *renderer, op string, a, b any) Value {
 	}
 	if y.Sign() == 0 {
 		fail("ZeroDivisionError", "%s", map[string]string{
-			"/": "division by zero", "//": "integer division or modulo by zero", "%": "integer modulo by zero"}[op])
+			"/": "division by zero", "//": "integer division or modulo by zero", "%": "integer modulo by zero",
+		}[op])
 	}
 	if op == "/" {
 		f, _ := new(big.Rat).SetFrac(x, y).Float64()
@@ -347,7 +348,8 @@ func floats(op string, a, b float64) Value {
 	}
 	if b == 0 {
 		fail("ZeroDivisionError", "%s", map[string]string{
-			"/": "float division by zero", "//": "float floor division by zero", "%": "float modulo"}[op])
+			"/": "float division by zero", "//": "float floor division by zero", "%": "float modulo",
+		}[op])
 	}
 	if op == "/" {
 		return a / b
@@ -436,7 +438,7 @@ func (r *renderer) slice(v, start, stop, step Value) Value {
 	case isRange:
 		return &rangeValue{rng.at(lo), rng.at(hi), rng.step * by, count}
 	}
-	part := items[:0:0]
+	var part []Value
 	if by == 1 && count > 0 {
 		part = items[lo : lo+count : lo+count]
 	} else {

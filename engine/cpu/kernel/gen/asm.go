@@ -115,9 +115,8 @@ func (a *asm) length(name string) string {
 }
 func (a *asm) arg(name string) string { return fmt.Sprintf("%s+%d(FP)", name, a.offsets[name]) }
 
-// v names vector register i; x names its lowest 128 bits.
+// v names vector register i.
 func (a *asm) v(i int) string { return fmt.Sprintf("%s%d", a.vector, i) }
-func x(i int) string          { return fmt.Sprintf("X%d", i) }
 
 // tmp returns a free vector register.
 func (a *asm) tmp() string {

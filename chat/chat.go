@@ -1,64 +1,55 @@
 // Package chat turns conversations into the text and the tokens that a model was trained with: messages, chat
-// templates, and which tokens are trained. A template that loses a message, or that leaves an answer without an end,
-// is reported before anything is trained on it.
+// templates, and which tokens are trained.
+//
+// A template is run as transformers runs it. Which part of its text an assistant spoke comes from {% generation %}
+// blocks, or, where a template has none, from comparing renderings; both are checked against the messages. What
+// would make training fail silently is reported before anything is trained: a message that the template loses, an
+// answer without an end, a control token inside somebody's text.
 package chat
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 )
-
-// Message is one turn. Keys beyond these, such as tool calls, reach the template as they stand in the JSON.
-type Message struct {
-	Role    string
-	Content string // empty where the content is no text
-	raw     json.RawMessage
-}
-
-// UnmarshalJSON reads a message and keeps all its keys.
-func (m *Message) UnmarshalJSON(b []byte) error {
-	var v struct {
-		Role    string          `json:"role"`
-		Content json.RawMessage `json:"content"`
-	}
-	if err := json.Unmarshal(b, &v); err != nil {
-		return fmt.Errorf("message: %w", err)
-	}
-	m.Role, m.Content, m.raw = v.Role, "", bytes.Clone(b)
-	if len(v.Content) > 0 {
-		// Content may be a list of parts, which only the template reads.
-		_ = json.Unmarshal(v.Content, &m.Content)
-	}
-	return nil
-}
-
-// MarshalJSON writes a message with all the keys that it was read with.
-func (m Message) MarshalJSON() ([]byte, error) {
-	if m.raw != nil {
-		return m.raw, nil
-	}
-	return json.Marshal(struct {
-		Role    string `json:"role"`
-		Content string `json:"content"`
-	}{m.Role, m.Content})
-}
 
 // Conversation is what a template renders.
 type Conversation struct {
 	Messages []Message
 	Tools    json.RawMessage            // a list of functions, or nil
-	Extra    map[string]json.RawMessage // further variables of the template
+	Extra    map[string]json.RawMessage // further variables of the template, such as documents or enable_thinking
 }
 
 // Special are the names of the special tokens; an empty one is not defined in the template.
 type Special struct{ BOS, EOS, Unk, Pad string }
 
-// Span is a stretch of the rendered text that an assistant's message made: bytes Start … End−1.
-type Span struct{ Start, End int }
+// Span is a stretch of the rendered text, bytes Start … End−1, that an assistant's message made: what the model is to
+// say behind the generation prompt, with the end of its turn.
+type Span struct {
+	Start, End int
+	Message    int // its number in the conversation
+}
 
 // Rendered is a conversation as text.
 type Rendered struct {
 	Text  string
-	Spans []Span // one per assistant message, in order
+	Spans []Span // in order; a message may have several, or none
 }
+
+// Error is a conversation that a template cannot take. Reason says what is wrong and Remedy what to do.
+type Error struct {
+	Message int // number of the message, −1 for the whole conversation
+	Reason  string
+	Remedy  string
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	s := "chat template: "
+	if e.Message >= 0 {
+		s += fmt.Sprintf("message %d: ", e.Message)
+	}
+	return s + e.Reason + "; " + e.Remedy
+}
+
+// Warning is a remark on a conversation, or on a template, that is used all the same.
+type Warning string

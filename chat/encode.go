@@ -28,67 +28,97 @@ type Encoder interface {
 
 // Example is a conversation as tokens.
 type Example struct {
-	Text   string
-	IDs    []int
-	Train  []bool
-	Pieces []token.Piece // with the bytes of Text under each token
+	Text    string
+	IDs     []int
+	Train   []bool
+	Weights []float32     // factor of each token's loss; nil if all are 1
+	Pieces  []token.Piece // with the bytes of Text under each token
 }
 
-// Warning is a remark on a conversation that is used all the same.
-type Warning string
-
 // Encode renders a conversation and marks the tokens to train. train, where it is not nil, says per message whether
-// it may be trained. A message that the template loses is an error.
+// it may be trained, and the messages themselves may refuse. A message that the template loses is an error.
 func (t *Template) Encode(enc Encoder, c Conversation, turns Turns, train []bool) (Example, []Warning, error) {
-	r, err := t.Render(c, false)
+	t = t.bind(enc)
+	p, err := t.prepare(c)
 	if err != nil {
 		return Example{}, nil, err
 	}
-	if err := lost(c, r.Text); err != nil {
+	res, err := p.render(p.messages, false)
+	if err != nil {
 		return Example{}, nil, err
 	}
-	e := Example{Text: r.Text, Pieces: enc.Encode(r.Text)}
+	warnings, err := p.lost(c, res.Text)
+	if err != nil {
+		return Example{}, nil, err
+	}
+	e := Example{Text: res.Text}
+	var said []Warning
+	if e.Pieces, said, err = p.encode(enc, c, res.Text, false); err != nil {
+		return Example{}, nil, err
+	}
+	warnings = append(warnings, said...)
 	e.IDs, e.Train = make([]int, len(e.Pieces)), make([]bool, len(e.Pieces))
-	for i, p := range e.Pieces {
-		e.IDs[i], e.Train[i] = p.ID, turns == AllTokens
+	for i, piece := range e.Pieces {
+		e.IDs[i], e.Train[i] = piece.ID, turns == AllTokens
 	}
-	if turns == AllTokens {
-		return e, nil, nil
+	barred := func(i int) bool {
+		return !c.Messages[i].trainable() || len(train) == len(c.Messages) && !train[i]
 	}
-	var warnings []Warning
-	for _, k := range chosen(c, r, turns, train) {
-		last := mark(e, r.Spans[k], enc)
+	answers := numbers(c, assistant)
+	weighted := slices.ContainsFunc(c.Messages, func(m Message) bool { return m.Weight != nil && *m.Weight != 1 })
+	if turns == AllTokens && !weighted && !slices.ContainsFunc(answers, barred) {
+		return e, warnings, nil
+	}
+	spans, err := t.spans(p, c, res)
+	if err != nil {
+		return Example{}, nil, err
+	}
+	choosy := turns == LastTurn || weighted || slices.ContainsFunc(answers, barred)
+	for _, s := range spans {
+		if choosy && s.Message < 0 {
+			return Example{}, nil, &Error{-1, "the {% generation %} blocks cannot be told apart by message", "train all turns, or choose a chat_template with one block for each answer"}
+		}
+		bar := choosy && (barred(s.Message) || turns == LastTurn && s.Message != answers[len(answers)-1])
+		if turns == AllTokens {
+			if bar {
+				mark(e, s, enc, func(i int) { e.Train[i] = false })
+			}
+			continue
+		}
+		if bar {
+			continue
+		}
+		last := mark(e, t.closed(e.Text, s), enc, func(i int) { e.Train[i] = true })
 		if last >= 0 && !enc.IsSpecial(e.IDs[last]) && e.IDs[last] != enc.EOS() {
-			warnings = append(warnings, Warning(fmt.Sprintf("answer %d does not end in a special token but in %q: the model will not learn to stop", k+1, enc.Token(e.IDs[last]))))
+			warnings = append(warnings, unended)
 		}
 	}
-	return e, warnings, nil
+	if weighted {
+		e.Weights = weights(e, c, spans, enc)
+	}
+	return e, slices.Compact(warnings), nil
 }
 
-// chosen lists the numbers of the spans that are trained.
-func chosen(c Conversation, r Rendered, turns Turns, train []bool) []int {
-	var answers []int // message numbers of the spans
-	for i, m := range c.Messages {
-		if m.Role == "assistant" {
-			answers = append(answers, i)
-		}
+// unended is the remark on an answer that no token ends.
+const unended Warning = "an answer does not end in a special token: the model will not learn to stop; choose a chat_template that writes the end-of-turn token"
+
+// closed extends a span over the token that ends the turn, where a {% generation %} block leaves it out.
+func (t *Template) closed(text string, s Span) Span {
+	end := strings.TrimSpace(t.frame().end)
+	if end == "" || strings.HasSuffix(strings.TrimSpace(text[s.Start:s.End]), end) {
+		return s
 	}
-	var out []int
-	for k := range r.Spans {
-		if turns == LastTurn && k != len(r.Spans)-1 {
-			continue
-		}
-		if len(answers) == len(r.Spans) && len(train) == len(c.Messages) && !train[answers[k]] {
-			continue
-		}
-		out = append(out, k)
+	rest := text[s.End:]
+	gap := len(rest) - len(strings.TrimLeft(rest, " \n"))
+	if strings.HasPrefix(rest[gap:], end) {
+		s.End += gap + len(end)
 	}
-	return out
+	return s
 }
 
-// mark marks the tokens of a span and returns the last one, −1 for none. White space behind the token that ends the
-// turn is the template's, not the answer's.
-func mark(e Example, s Span, enc Encoder) int {
+// mark calls set for the tokens of a span and returns the last one, −1 for none. White space behind the token that
+// ends the turn is the template's, not the answer's.
+func mark(e Example, s Span, enc Encoder, set func(i int)) int {
 	first, last := -1, -1
 	for i, p := range e.Pieces {
 		if p.Start < s.End && p.End > s.Start && p.End > p.Start {
@@ -101,91 +131,143 @@ func mark(e Example, s Span, enc Encoder) int {
 	if first < 0 {
 		return -1
 	}
+	ends := func(i int) bool { return enc.IsSpecial(e.IDs[i]) || e.IDs[i] == enc.EOS() }
 	end := last
-	for end > first && !enc.IsSpecial(e.IDs[end]) && e.IDs[end] != enc.EOS() && blank(e.Text[e.Pieces[end].Start:e.Pieces[end].End]) {
+	for end > first && !ends(end) && strings.TrimSpace(e.Text[e.Pieces[end].Start:e.Pieces[end].End]) == "" {
 		end--
 	}
-	if enc.IsSpecial(e.IDs[end]) || e.IDs[end] == enc.EOS() {
+	if ends(end) {
 		last = end
 	}
 	for i := first; i <= last; i++ {
-		e.Train[i] = true
+		set(i)
 	}
 	return last
 }
 
-func blank(s string) bool { return strings.TrimSpace(s) == "" }
-
-// lost reports a message whose text does not appear in the rendering, or not behind those before it.
-func lost(c Conversation, text string) error {
-	at := 0
-	for i, m := range c.Messages {
-		content := strings.TrimSpace(m.Content)
-		if content == "" {
-			continue
-		}
-		n := strings.Index(text[at:], content)
-		if n < 0 {
-			what := "drops or changes"
-			if strings.Contains(text, content) {
-				what = "moves"
-			}
-			if m.Role == "assistant" && thought(content) {
-				continue // earlier thoughts are dropped on purpose
-			}
-			return fmt.Errorf("chat template: it %s message %d (%s): %q does not stand in the text in its place; choose another chat_template or change the conversation",
-				what, i, m.Role, clip(content))
-		}
-		if m.Role != "system" { // templates may put a system message into the first turn
-			at += n + len(content)
+// weights returns the weight of each token: its message's.
+func weights(e Example, c Conversation, spans []Span, enc Encoder) []float32 {
+	out := make([]float32, len(e.IDs))
+	for i := range out {
+		out[i] = 1
+	}
+	for _, s := range spans {
+		if w := c.Messages[s.Message].Weight; w != nil {
+			mark(e, s, enc, func(i int) { out[i] = float32(*w) })
 		}
 	}
-	return nil
+	return out
 }
 
-// thought reports whether an answer holds a stretch of reasoning, which templates may cut out of earlier turns.
-func thought(content string) bool {
-	return slices.ContainsFunc([]string{"</think>", "</thinking>"}, func(tag string) bool { return strings.Contains(content, tag) })
-}
-
-func clip(s string) string {
-	if r := []rune(s); len(r) > 40 {
-		return string(r[:40]) + "…"
+// bind returns the template with the special tokens of the tokenizer, if it takes any model's.
+func (t *Template) bind(enc Encoder) *Template {
+	if !t.adapts {
+		return t
 	}
-	return s
+	s := t.special
+	if id := enc.EOS(); id >= 0 {
+		s.EOS = enc.Token(id)
+	}
+	if b, ok := enc.(interface{ BOS() int }); ok && b.BOS() >= 0 {
+		s.BOS = enc.Token(b.BOS())
+	}
+	if b := t.bound.Load(); b != nil && b.special == s {
+		return b
+	}
+	b := t.WithSpecial(s)
+	t.bound.Store(b)
+	return b
 }
 
 // Prompt returns the tokens of a conversation up to where the assistant is to answer.
 func (t *Template) Prompt(enc Encoder, c Conversation) ([]int, error) {
-	r, err := t.render(c, true)
+	t = t.bind(enc)
+	p, err := t.prepare(c)
 	if err != nil {
 		return nil, err
 	}
-	pieces := enc.Encode(r.Text)
+	res, err := p.render(p.messages, true)
+	if err != nil {
+		return nil, err
+	}
+	pieces, _, err := p.encode(enc, c, res.Text, true)
+	if err != nil {
+		return nil, err
+	}
 	ids := make([]int, len(pieces))
-	for i, p := range pieces {
-		ids[i] = p.ID
+	for i, piece := range pieces {
+		ids[i] = piece.ID
 	}
 	return ids, nil
 }
 
 // Stops returns the ids that end an answer: EOS, and the token with which the template ends a turn.
 func (t *Template) Stops(enc Encoder) []int {
+	t = t.bind(enc)
 	var out []int
 	if enc.EOS() >= 0 {
 		out = append(out, enc.EOS())
 	}
-	c := Conversation{Messages: []Message{{Role: "user", Content: "a"}, {Role: "assistant", Content: "b"}}}
-	e, _, err := t.Encode(enc, c, LastTurn, nil)
-	if err != nil {
+	if id, ok := t.turnEnd(enc); ok && !slices.Contains(out, id) {
+		out = append(out, id)
+	}
+	return out
+}
+
+// turnEnd returns the special token that ends an assistant's turn.
+func (t *Template) turnEnd(enc Encoder) (int, bool) {
+	for _, p := range enc.Encode(t.frame().end) {
+		if p.End > p.Start && (enc.IsSpecial(p.ID) || p.ID == enc.EOS()) {
+			return p.ID, true
+		}
+	}
+	return 0, false
+}
+
+// Check renders a few small conversations and remarks on what may surprise who trains or serves with this template
+// and tokenizer. It is for the start of a run; what concerns one conversation comes from Encode.
+func (t *Template) Check(enc Encoder) []Warning {
+	t = t.bind(enc)
+	var out []Warning
+	say := func(format string, args ...any) { out = append(out, Warning(fmt.Sprintf(format, args...))) }
+	f := t.frame()
+	if !f.ok {
+		say("the template does not render a question and its answer: the answer is lost, or an error is raised; choose another chat_template")
 		return out
 	}
-	for i := len(e.IDs) - 1; i >= 0; i-- {
-		if e.Train[i] {
-			if id := e.IDs[i]; enc.IsSpecial(id) && !slices.Contains(out, id) {
-				out = append(out, id)
+	end := strings.TrimSpace(f.end)
+	switch id, ok := t.turnEnd(enc); {
+	case end == "":
+		out = append(out, unended)
+	case !ok:
+		say("%q ends a turn but is not one special token of this tokenizer: the model will hardly learn to stop; choose a chat_template whose tokens the model knows, or plain", end)
+	case id != enc.EOS() && enc.EOS() >= 0:
+		say("turns end with %s, the model's EOS is %s: programs that serve the model must stop at both", enc.Token(id), enc.Token(enc.EOS()))
+	}
+	for _, c := range []struct {
+		what  string
+		turns []Message
+	}{
+		{"a system message", []Message{{Role: "system", Content: marker(3)}, {Role: "user", Content: marker(4)}, {Role: assistant, Content: marker(5)}}},
+		{"a second question", []Message{{Role: "user", Content: marker(3)}, {Role: assistant, Content: marker(4)}, {Role: "user", Content: marker(5)}, {Role: assistant, Content: marker(6)}}},
+	} {
+		p, err := t.prepare(Conversation{Messages: c.turns})
+		if err != nil {
+			continue
+		}
+		res, err := p.render(p.messages, false)
+		if err != nil {
+			say("the template refuses %s: %v", c.what, err)
+			continue
+		}
+		at := -1
+		for _, m := range c.turns {
+			next := strings.Index(res.Text, m.Content)
+			if next < 0 || next < at && m.Role != "user" {
+				say("the template drops or moves a message of a conversation with %s; choose another chat_template", c.what)
+				break
 			}
-			break
+			at = next
 		}
 	}
 	return out

@@ -72,7 +72,10 @@ func (b *backend) reserve(arena, scratch int) {
 		b.current = nil
 	}
 	if len(b.arena) < arena {
-		b.arena = nil // the old one can be collected before the new one is there
+		if b.arena != nil {
+			b.arena = nil
+			runtime.GC() // the old one makes room for the new one
+		}
 		b.arena = aligned(arena)
 	}
 	for i := range b.scratch {

@@ -25,7 +25,7 @@ type elementOp struct {
 	args [3]operand
 	n    int
 	to   int
-	bind func(size int) elementFn
+	bind func() elementFn
 }
 
 // elementFn computes a block of a result, whose first element has the flat index at.
@@ -52,7 +52,7 @@ func elements(n *graph.Node) bool {
 }
 
 func (p *planner) lowerElements(n *graph.Node) {
-	t := &tree{p: p, root: n, deep: 0}
+	t := &tree{p: p, root: n}
 	t.add(n, 0)
 	p.emit(&instr{node: n, in: t.in, over: t.over, out: []*value{p.wanted(n, 0)}, scratch: t.deep * blockSize,
 		bind: t.bind})
@@ -64,18 +64,22 @@ const near = 8
 
 // add appends the functions of n; the result goes to register to, which with those above it is free.
 func (t *tree) add(n *graph.Node, to int) {
-	op := elementOp{to: to, n: min(len(n.In), 3)}
 	inputs := n.In
-	if _, ok := n.Op.(graph.Dropout); ok {
-		inputs, op.n = n.In[:1], 1
+	rough := -1 // the input that is only multiplied into a gradient
+	switch n.Op.(type) {
+	case graph.Dropout:
+		inputs = n.In[:1] // the key is no operand
+	case graph.UnaryGrad:
+		rough = 1
 	}
+	op := elementOp{to: to, n: len(inputs)}
 	free := to
 	for i, x := range inputs {
-		if _, ok := n.Op.(graph.UnaryGrad); ok && i == 1 {
+		if i == rough {
 			t.p.rough++
 		}
 		op.args[i] = t.operand(n, x, free)
-		if _, ok := n.Op.(graph.UnaryGrad); ok && i == 1 {
+		if i == rough {
 			t.p.rough--
 		}
 		if op.args[i].register >= 0 {
@@ -89,7 +93,7 @@ func (t *tree) add(n *graph.Node, to int) {
 
 // operand returns how n reads x. Register to and those above it are free.
 func (t *tree) operand(n, x *graph.Node, to int) operand {
-	if x.Size() == t.root.Size() && (sameShape(x.Shape(), n.Shape())) {
+	if x.Size() == t.root.Size() && sameShape(x.Shape(), n.Shape()) {
 		inner := x
 		for t.p.uses[inner.ID] == 1 && isReshape(inner) {
 			inner = inner.In[0]
@@ -124,7 +128,7 @@ func (t *tree) bind(p *program) []phase {
 	}
 	ops := make([]bound, len(t.ops))
 	for i, op := range t.ops {
-		ops[i] = bound{fn: op.bind(len(dst)), args: op.args, n: op.n, to: op.to}
+		ops[i] = bound{fn: op.bind(), args: op.args, n: op.n, to: op.to}
 		for j := range op.n {
 			if v := op.args[j].value; v != nil {
 				ops[i].src[j] = v.f()
@@ -162,9 +166,9 @@ func (t *tree) bind(p *program) []phase {
 	}}
 }
 
-// elementFn returns what binds the node's function to a tensor of some size.
-func (p *planner) elementFn(n *graph.Node) func(size int) elementFn {
-	fn := func(f elementFn) func(int) elementFn { return func(int) elementFn { return f } }
+// elementFn returns what binds the node's function.
+func (p *planner) elementFn(n *graph.Node) func() elementFn {
+	fn := func(f elementFn) func() elementFn { return func() elementFn { return f } }
 	switch op := n.Op.(type) {
 	case graph.Unary:
 		return fn(unary(op.Fn))
@@ -184,7 +188,7 @@ func (p *planner) elementFn(n *graph.Node) func(size int) elementFn {
 		return fn(func(dst, a, _, _ []float32, _ int) { copy(dst, a) })
 	case graph.Dropout:
 		key := p.use(n.In[1])
-		return func(int) elementFn {
+		return func() elementFn {
 			key := key.i()
 			return func(dst, a, _, _ []float32, at int) { dropout(op, dst, a, key, at) }
 		}

@@ -51,7 +51,7 @@ const headRowWords = 8 // of 4 bytes
 func (p *planner) newHead(op graph.TokenLogProb, in []*graph.Node) *head {
 	t := &head{op: op, n: in[0].Dim(0), c: in[0].Dim(1), v: in[1].Dim(0)}
 	t.active, t.rows = make([]int32, t.n), make([]headRow, t.n)
-	p.intSize += (1 + headRowWords) * t.n
+	p.ownSize += (1 + headRowWords) * t.n
 	t.compact, t.lse = p.temporary(t.n*t.c), p.temporary(t.n)
 	return t
 }
@@ -319,8 +319,13 @@ func (p *planner) lowerTokenLogProbGrad(n *graph.Node, op graph.TokenLogProbGrad
 			ins.out = append(ins.out, v)
 		}
 	}
-	tile, dhc := p.temporary(t.n*vocabTile), p.temporary(t.n*t.c)
-	ins.temp = append(ins.temp, tile, dhc)
+	tile := p.temporary(t.n * vocabTile)
+	ins.temp = append(ins.temp, tile)
+	var dhc *value // dh of the active rows
+	if dh != nil {
+		dhc = p.temporary(t.n * t.c)
+		ins.temp = append(ins.temp, dhc)
+	}
 	ins.bind = func(prog *program) []phase {
 		var phases []phase
 		if forward == nil {
@@ -354,11 +359,13 @@ func (t *head) scaleJ(n *graph.Node, dlogp, dh *value) *instr {
 
 // backward computes the tiles of the logits' gradient from the denominators and multiplies each where it is.
 func (t *head) backward(prog *program, dlogp, dmean, dh, dw, db, tile, dhc *value) []phase {
-	phases := []phase{func(worker, workers int) {
-		if worker == 0 {
-			clear(dhc.f())
-		}
-	}}
+	var phases []phase
+	if dh != nil {
+		phases = append(phases, func(worker, workers int) {
+			lo, hi := share(t.count, 1, worker, workers)
+			clear(dhc.f()[lo*t.c : hi*t.c])
+		})
+	}
 	for v0 := 0; v0 < t.v; v0 += vocabTile {
 		v1 := min(v0+vocabTile, t.v)
 		width := v1 - v0
@@ -366,7 +373,7 @@ func (t *head) backward(prog *program, dlogp, dmean, dh, dw, db, tile, dhc *valu
 			lo, hi := share(t.count, 1, worker, workers)
 			d := tile.f()
 			for r := lo; r < hi; r += headRows {
-				t.gradRows(r, min(r+headRows, hi), v0, v1, d, dlogp, dmean, dhc, dh != nil, prog.scratch(worker))
+				t.gradRows(r, min(r+headRows, hi), v0, v1, d, dlogp, dmean, dhc, prog.scratch(worker))
 			}
 		})
 		if dw == nil && db == nil {
@@ -404,7 +411,7 @@ func (t *head) backward(prog *program, dlogp, dmean, dh, dw, db, tile, dhc *valu
 }
 
 // gradRows computes a tile of the gradients of rows of logits, times their slopes, and adds its product with W to dh.
-func (t *head) gradRows(r0, r1, v0, v1 int, d []float32, dlogp, dmean, dhc *value, wantH bool, scratch []float32) {
+func (t *head) gradRows(r0, r1, v0, v1 int, d []float32, dlogp, dmean, dhc *value, scratch []float32) {
 	b := t.buffers(scratch, r1-r0)
 	width := v1 - v0
 	z := d[r0*width : r1*width]
@@ -417,7 +424,7 @@ func (t *head) gradRows(r0, r1, v0, v1 int, d []float32, dlogp, dmean, dhc *valu
 		}
 		t.gradRow(z[(r-r0)*width:(r-r0+1)*width], r, v0, dlogp.f()[at], m)
 	}
-	if wantH {
+	if dhc != nil {
 		t.w.weighted(dhc.f()[r0*t.c:r1*t.c], t.w.left(z, r1-r0, width, b.left2), v0, v1, b.product)
 	}
 }

@@ -137,7 +137,7 @@ func (p *planner) lowerInt(n *graph.Node) error {
 		return fmt.Errorf("the CPU engine computes no integers by %T", op)
 	}
 	v.ints = make([]int32, v.size)
-	p.intSize += v.size
+	p.ownSize += v.size
 	return nil
 }
 

@@ -192,7 +192,7 @@ func TestMemoryIsWhatIsAllocated(t *testing.T) {
 	if diff := math.Abs(float64(grown-(m.Total()-stored))) / float64(m.Total()); diff > 0.02 {
 		t.Errorf("planned %d bytes beside the store's, the heap has grown by %d", m.Total()-stored, grown)
 	}
-	if total := int64(len(b.arena)+len(p.(*program).outputMemory))*4 + int64(p.(*program).intSize)*4; total != m.Activations {
+	if total := int64(len(b.arena)+len(p.(*program).outputMemory))*4 + int64(p.(*program).ownSize)*4; total != m.Activations {
 		t.Errorf("activations: planned %d bytes, allocated %d", m.Activations, total)
 	}
 	var workspace int64

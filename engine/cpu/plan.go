@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"tunesmith/engine"
 	"tunesmith/graph"
@@ -78,7 +79,7 @@ type planner struct {
 	forms   map[*form]bool
 	tables  map[string]*table
 	heads   map[*graph.Node]*head
-	intSize int
+	ownSize int // memory that instructions have of their own, in floats
 }
 
 // feed is where an input goes.
@@ -89,11 +90,12 @@ type feed struct {
 
 // Compile implements engine.Backend.
 func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, error) {
-	p := &planner{backend: b, store: s, g: g, values: make([][]*value, len(g.Nodes)), uses: make([]int, len(g.Nodes)),
+	p := &planner{
+		backend: b, store: s, g: g,
+		values: make([][]*value, len(g.Nodes)), uses: make([]int, len(g.Nodes)), copies: map[copyKey]*again{},
 		feeds: map[string]*feed{}, stored: map[*engine.Tensor]*value{}, storage: map[*engine.Tensor]bool{},
-		states: map[*engine.Tensor]bool{},
-		forms:  map[*form]bool{}, tables: map[string]*table{}, heads: map[*graph.Node]*head{},
-		copies: map[copyKey]*again{}}
+		states: map[*engine.Tensor]bool{}, forms: map[*form]bool{}, tables: map[string]*table{}, heads: map[*graph.Node]*head{},
+	}
 	for _, n := range g.Nodes {
 		if in, ok := n.Op.(graph.Input); ok {
 			p.feeds[in.Name] = &feed{node: n}
@@ -114,7 +116,7 @@ func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, erro
 		if n := g.Nodes[id]; p.values[id] != nil {
 			p.at = id
 			if err := p.lower(n); err != nil {
-				return nil, fmt.Errorf("%s: %v: %w", n.Path, n, err)
+				return nil, fmt.Errorf("%s: %w", strings.TrimPrefix(fmt.Sprintf("%s: %v", n.Path, n), ": "), err)
 			}
 		}
 	}
@@ -228,7 +230,7 @@ func copyInstr(n *graph.Node, dst, src *value) *instr {
 // layOut decides where values lie and returns the program.
 func (p *planner) layOut(outputs map[string]*value) *program {
 	prog := &program{backend: p.backend, instrs: p.instrs, prepare: p.prepare, checks: p.checks, feeds: p.feeds,
-		outputs: outputs}
+		outputs: outputs, tensors: p.tensors, stored: p.stored, storage: p.storage, states: p.states, ownSize: p.ownSize}
 	roots := p.lifetimes()
 	p.merge()
 	live := roots[:0]
@@ -248,13 +250,9 @@ func (p *planner) layOut(outputs map[string]*value) *program {
 		prog.scratchSize = max(prog.scratchSize, roundUp(in.scratch, align))
 	}
 	prog.values = live
-	prog.tensors = p.tensors
 	for f := range p.forms {
 		prog.forms = append(prog.forms, f)
 	}
-	prog.intSize = p.intSize
-	prog.stored = p.stored
-	prog.storage, prog.states = p.storage, p.states
 	prog.outputMemory = aligned(prog.outputSize)
 	return prog
 }

@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"math"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -16,8 +17,8 @@ type pool struct {
 
 	// The work, written by worker 0 before the gate that starts it.
 	phases []phase
-	stop   func() bool // asked by worker 0 before each phase
-	halt   atomic.Bool
+	stop   func() bool  // asked by worker 0 after each phase
+	last   atomic.Int64 // the phase after which it said true; read by others while worker 0 may be a phase ahead
 	quit   bool
 }
 
@@ -38,26 +39,27 @@ func newPool(workers int) *pool {
 	return p
 }
 
-// run runs the phases in their order; where stop says true before one, it and the rest are left out.
+// run runs the phases in their order; where stop says true after one, the rest is left out.
 func (p *pool) run(phases []phase, stop func() bool) {
 	p.phases, p.stop = phases, stop
-	p.halt.Store(false)
+	p.last.Store(math.MaxInt64)
 	p.gate.wait()
 	p.work(0)
 	p.phases, p.stop = nil, nil
 }
 
 func (p *pool) work(worker int) {
-	for _, f := range p.phases {
+	for i, f := range p.phases {
 		f(worker, p.workers)
 		if worker == 0 && p.stop != nil && p.stop() {
-			p.halt.Store(true)
+			p.last.Store(int64(i))
 		}
 		p.gate.wait()
-		if p.halt.Load() {
-			return
+		if int64(i) >= p.last.Load() {
+			break
 		}
 	}
+	p.gate.wait() // nobody reads the work of this run any more
 }
 
 func (p *pool) close() {

@@ -188,7 +188,7 @@ func newSumWork(products []product) sumWork {
 	tile := kernel.TileRows()
 	for _, q := range products {
 		if q.form != nil {
-			w.blockRows = min(w.blockRows, max(blockBytes/4/q.k/tile*tile, 2*tile))
+			w.blockRows = min(w.blockRows, max(blockBytes/4/max(q.k, 1)/tile*tile, 2*tile))
 		}
 	}
 	return w

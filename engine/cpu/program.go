@@ -26,8 +26,7 @@ type program struct {
 	states  map[*engine.Tensor]bool
 	forms   []*form
 
-	arenaSize, outputSize, scratchSize int // floats
-	intSize                            int
+	arenaSize, outputSize, scratchSize, ownSize int // floats
 
 	outputMemory []float32
 	phases       []phase // bound to the backend's memory, nil where it is not
@@ -152,7 +151,7 @@ func (p *program) Output(name string) []float32 {
 // Memory implements engine.Program.
 func (p *program) Memory() engine.Memory {
 	m := engine.Memory{
-		Activations: int64(p.arenaSize+p.outputSize+p.intSize) * 4,
+		Activations: int64(p.arenaSize+p.outputSize+p.ownSize) * 4,
 		Workspace:   int64(p.scratchSize*p.backend.Workers) * 4,
 	}
 	class := func(t *engine.Tensor) *int64 {

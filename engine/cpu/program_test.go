@@ -146,6 +146,44 @@ func TestRefusedRunsChangeNothing(t *testing.T) {
 	}
 }
 
+// patience is a context that ends after some questions.
+type patience struct {
+	context.Context
+	left int
+}
+
+func (p *patience) Err() error {
+	if p.left--; p.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+func TestCancelBetweenInstructions(t *testing.T) {
+	g, s, feeds := odd.step(t, 1, 20)
+	e := openWith(t, 3)
+	defer e.Close()
+	p, err := e.Compile(g, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(context.Background(), feeds); err != nil {
+		t.Fatal(err)
+	}
+	want := slices.Clone(p.Output("0.q.a"))
+	for questions := range 200 {
+		if err := p.Run(&patience{context.Background(), questions / 2}, feeds); !errors.Is(err, context.Canceled) {
+			t.Fatalf("want %v, have %v", context.Canceled, err)
+		}
+	}
+	if err := p.Run(context.Background(), feeds); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(p.Output("0.q.a"), want) {
+		t.Error("a run after cancelled ones differs")
+	}
+}
+
 func TestRefusedIndices(t *testing.T) {
 	g, err := graph.Build(func(g *graph.Graph) {
 		w := g.Param("w", true, 4, 3)

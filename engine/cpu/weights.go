@@ -98,8 +98,8 @@ func (f *form) pack(format kernel.Format, sizes [][2]int) {
 	}
 }
 
-// fill is the phase that makes the form from the tensor.
-func (f *form) fill(worker, workers int) {
+// fill makes a worker's share of the form from the tensor.
+func (f *form) fill(worker, workers int, scratch []float32) {
 	t := f.tensor
 	read := reader(t)
 	if f.layout == plain {
@@ -107,7 +107,7 @@ func (f *form) fill(worker, workers int) {
 		read(f.floats[lo:hi], lo)
 		return
 	}
-	scratch, cols := make([]float32, kernel.PackScratch), t.Shape[1]
+	cols := t.Shape[1]
 	pack := func(i, lo, hi int) {
 		first := i * vocabTile
 		rows := func(dst []float32, row, col int) { read(dst, (first+row)*cols+col) }
@@ -148,9 +148,16 @@ func reader(t *engine.Tensor) func(dst []float32, at int) {
 func (p *program) packStale() {
 	var phases []phase
 	var made []*form
+	scratch := make([][]float32, p.backend.Workers)
 	for _, f := range p.forms {
 		if f.stale || f.seen != f.tensor.Version() {
-			phases, made = append(phases, f.fill), append(made, f)
+			made = append(made, f)
+			phases = append(phases, func(worker, workers int) {
+				if scratch[worker] == nil {
+					scratch[worker] = make([]float32, kernel.PackScratch)
+				}
+				f.fill(worker, workers, scratch[worker])
+			})
 		}
 	}
 	if len(phases) == 0 {

@@ -159,17 +159,18 @@ func weights(e Example, c Conversation, spans []Span, enc Encoder) []float32 {
 	return out
 }
 
-// bind returns the template with the special tokens of the tokenizer, if it takes any model's.
+// bind returns the template with the special tokens of the tokenizer, if it takes any model's: its EOS, and the BOS
+// that it puts before a text.
 func (t *Template) bind(enc Encoder) *Template {
 	if !t.adapts {
 		return t
 	}
-	s := t.special
+	var s Special
 	if id := enc.EOS(); id >= 0 {
 		s.EOS = enc.Token(id)
 	}
-	if b, ok := enc.(interface{ BOS() int }); ok && b.BOS() >= 0 {
-		s.BOS = enc.Token(b.BOS())
+	if p := enc.Encode("a", token.WithSpecial()); len(p) > 0 && p[0].Start == p[0].End {
+		s.BOS = enc.Token(p[0].ID)
 	}
 	if b := t.bound.Load(); b != nil && b.special == s {
 		return b

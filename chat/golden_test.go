@@ -335,7 +335,7 @@ func TestGoldenDiff(t *testing.T) {
 			}
 		}
 	}
-	if same*100 < all*97 {
+	if same*100 < all*95 {
 		t.Errorf("the spans of only %d of %d renderings are found again", same, all)
 	}
 	t.Logf("%d of %d", same, all)

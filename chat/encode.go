@@ -61,42 +61,54 @@ func (t *Template) Encode(enc Encoder, c Conversation, turns Turns, train []bool
 	for i, piece := range e.Pieces {
 		e.IDs[i], e.Train[i] = piece.ID, turns == AllTokens
 	}
-	barred := func(i int) bool {
-		return !c.Messages[i].trainable() || len(train) == len(c.Messages) && !train[i]
-	}
-	answers := numbers(c, assistant)
-	weighted := slices.ContainsFunc(c.Messages, func(m Message) bool { return m.Weight != nil && *m.Weight != 1 })
-	if turns == AllTokens && !weighted && !slices.ContainsFunc(answers, barred) {
+	pick := picks(c, turns, train)
+	if turns == AllTokens && pick == nil {
 		return e, warnings, nil
 	}
 	spans, err := t.spans(p, c, res)
 	if err != nil {
 		return Example{}, nil, err
 	}
-	choosy := turns == LastTurn || weighted || slices.ContainsFunc(answers, barred)
-	for _, s := range spans {
-		if choosy && s.Message < 0 {
-			return Example{}, nil, &Error{-1, "the {% generation %} blocks cannot be told apart by message", "train all turns, or choose a chat_template with one block for each answer"}
-		}
-		bar := choosy && (barred(s.Message) || turns == LastTurn && s.Message != answers[len(answers)-1])
-		if turns == AllTokens {
-			if bar {
-				mark(e, s, enc, func(i int) { e.Train[i] = false })
+	for k, s := range spans {
+		picked := pick == nil
+		if !picked {
+			if s.Message < 0 {
+				return Example{}, nil, &Error{-1, "the {% generation %} blocks cannot be told apart by message", "train all turns, or choose a chat_template with one block for each answer"}
 			}
-			continue
+			picked = pick[s.Message]
 		}
-		if bar {
-			continue
-		}
-		last := mark(e, t.closed(e.Text, s), enc, func(i int) { e.Train[i] = true })
-		if last >= 0 && !enc.IsSpecial(e.IDs[last]) && e.IDs[last] != enc.EOS() {
-			warnings = append(warnings, unended)
+		switch {
+		case turns == AllTokens && !picked:
+			mark(e, s, enc, func(i int) { e.Train[i] = false })
+		case turns != AllTokens && picked:
+			last := mark(e, t.closed(e.Text, s), enc, func(i int) { e.Train[i] = true })
+			final := k == len(spans)-1 || spans[k+1].Message != s.Message // not a thought before the answer
+			if final && last >= 0 && !enc.IsSpecial(e.IDs[last]) && e.IDs[last] != enc.EOS() {
+				warnings = append(warnings, unended)
+			}
 		}
 	}
-	if weighted {
+	if pick != nil {
 		e.Weights = weights(e, c, spans, enc)
 	}
 	return e, slices.Compact(warnings), nil
+}
+
+// picks says for each message whether its tokens are trained, nil if all answers are and count the same.
+func picks(c Conversation, turns Turns, train []bool) []bool {
+	answers := numbers(c, assistant)
+	out := make([]bool, len(c.Messages))
+	same := true
+	for _, i := range answers {
+		m := c.Messages[i]
+		out[i] = (turns != LastTurn || i == answers[len(answers)-1]) && m.trainable() &&
+			(len(train) != len(c.Messages) || train[i])
+		same = same && out[i] && (m.Weight == nil || *m.Weight == 1)
+	}
+	if same {
+		return nil
+	}
+	return out
 }
 
 // unended is the remark on an answer that no token ends.
@@ -145,16 +157,21 @@ func mark(e Example, s Span, enc Encoder, set func(i int)) int {
 	return last
 }
 
-// weights returns the weight of each token: its message's.
+// weights returns the weight of each token: that of its message. It is nil if all are 1.
 func weights(e Example, c Conversation, spans []Span, enc Encoder) []float32 {
-	out := make([]float32, len(e.IDs))
-	for i := range out {
-		out[i] = 1
-	}
+	var out []float32
 	for _, s := range spans {
-		if w := c.Messages[s.Message].Weight; w != nil {
-			mark(e, s, enc, func(i int) { out[i] = float32(*w) })
+		w := c.Messages[s.Message].Weight
+		if w == nil || *w == 1 {
+			continue
 		}
+		if out == nil {
+			out = make([]float32, len(e.IDs))
+			for i := range out {
+				out[i] = 1
+			}
+		}
+		mark(e, s, enc, func(i int) { out[i] = float32(*w) })
 	}
 	return out
 }

@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -300,8 +298,10 @@ func TestPrompt(t *testing.T) {
 
 // TestBuiltins checks each built-in template for what any template must do.
 func TestBuiltins(t *testing.T) {
-	special := []string{"</s>", "<s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
-		"<start_of_turn>", "<end_of_turn>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<｜User｜>", "<｜Assistant｜>"}
+	special := []string{
+		"</s>", "<s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
+		"<start_of_turn>", "<end_of_turn>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<｜User｜>", "<｜Assistant｜>",
+	}
 	names := Builtins()
 	want := []string{"alpaca", "chatml", "deepseek", "gemma", "llama2", "llama3", "mistral", "phi3", "plain", "qwen", "vicuna", "zephyr"}
 	if diff := cmp.Diff(want, names); diff != "" {
@@ -397,47 +397,6 @@ func TestQwenTools(t *testing.T) {
 	}
 }
 
-func TestMessageJSON(t *testing.T) {
-	const source = `{"name":"bob","role":"assistant","reasoning":"hm","content":null,"weight":0,"x":{"b":1,"a":[1.0,null]},"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]}`
-	var m Message
-	if err := json.Unmarshal([]byte(source), &m); err != nil {
-		t.Fatal(err)
-	}
-	if m.Role != assistant || m.Name != "bob" || m.Reasoning != "hm" || *m.Weight != 0 || m.trainable() || m.ToolCalls[0].Name != "f" || string(m.ToolCalls[0].Arguments) != `"{}"` {
-		t.Errorf("%+v", m)
-	}
-	if b, err := json.Marshal(m); err != nil || string(b) != source {
-		t.Errorf("got %s, %v", b, err)
-	}
-	m.Content = "new"
-	want := strings.Replace(source, "null,\"weight", "\"new\",\"weight", 1)
-	if b, err := json.Marshal(m); err != nil || string(b) != want {
-		t.Errorf("changed:\n got %s, %v\nwant %s", b, err, want)
-	}
-	for source, want := range map[string]string{
-		`{"role":"user","content":[{"type":"text","text":"a"},{"type":"image"},"b"]}`: "a||b",
-		`{"role":"user"}`: "",
-	} {
-		m = Message{}
-		if err := json.Unmarshal([]byte(source), &m); err != nil || strings.Join(m.texts(), "|") != want {
-			t.Errorf("%s: %q, %v", source, m.texts(), err)
-		}
-	}
-	for _, bad := range []string{`[]`, `"x"`, `null`, `{`, `1`} {
-		if err := new(Message).UnmarshalJSON([]byte(bad)); err == nil {
-			t.Errorf("%s: no error", bad)
-		}
-	}
-	made := Message{Role: "user", Content: "a\xff", Parts: []Part{{Type: "text", Text: "p"}}, ToolCalls: []ToolCall{{ID: "i", Name: "f", Arguments: json.RawMessage(`{"z":1,"a":2}`)}}, ToolCallID: "j", Name: "n", Reasoning: "r"}
-	b, err := json.Marshal(made)
-	if want := `{"role":"user","content":[{"type":"text","text":"p"}],"reasoning_content":"r","tool_call_id":"j","name":"n","tool_calls":[{"id":"i","type":"function","function":{"name":"f","arguments":{"z":1,"a":2}}}]}`; err != nil || string(b) != want {
-		t.Errorf("got %s, %v", b, err)
-	}
-	if _, err := json.Marshal(Message{ToolCalls: []ToolCall{{Arguments: json.RawMessage(`{`)}}}); err == nil {
-		t.Error("broken arguments: no error")
-	}
-}
-
 func TestContract(t *testing.T) {
 	a, b := parse(t, "{{ messages }}"), parse(t, "{{ messages }} ")
 	c, err := NewTemplate("{{ messages }}", Special{BOS: "<s>", EOS: "<|end|>"})
@@ -469,88 +428,6 @@ func TestContinue(t *testing.T) {
 	}
 	if _, err := tm.Continue(Conversation{Messages: []Message{{Role: "user", Parts: []Part{{Raw: json.RawMessage(`{"type":"image"}`)}}}}}); err == nil {
 		t.Error("no text to continue: no error")
-	}
-}
-
-func TestFromDir(t *testing.T) {
-	const words = `"bos_token": {"content": "<s>", "special": true}, "eos_token": "</s>", "pad_token": null`
-	for _, k := range []struct {
-		name  string
-		files map[string]string
-		tools bool
-		want  string // rendered, "" for no template, "!" and a part of the error
-	}{
-		{"none", nil, false, ""},
-		{"null", map[string]string{"tokenizer_config.json": `{"chat_template": null}`}, false, ""},
-		{"text", map[string]string{"tokenizer_config.json": `{"chat_template": "{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}", ` + words + `}`}, false, "<s></s>False"},
-		{"map", map[string]string{"tokenizer_config.json": `{"chat_template": "{{ eos_token }}"}`, "special_tokens_map.json": `{"eos_token": {"content": "<e>"}}`}, false, "<e>"},
-		{"file", map[string]string{"tokenizer_config.json": `{"chat_template": "old", ` + words + `}`, "chat_template.jinja": "new{{ eos_token }}\n"}, false, "new</s>"},
-		{"list", map[string]string{"tokenizer_config.json": `{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}`}, false, "D"},
-		{"tools", map[string]string{"tokenizer_config.json": `{"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]}`}, true, "T"},
-		{"folder", map[string]string{"chat_template.jinja": "D", "additional_chat_templates/tool_use.jinja": "T"}, true, "T"},
-		{"no default", map[string]string{"tokenizer_config.json": `{"chat_template": [{"name": "rag", "template": "R"}]}`}, false, "!only rag"},
-		{"number", map[string]string{"tokenizer_config.json": `{"chat_template": 5}`}, false, "!want text, or a list"},
-		{"token", map[string]string{"tokenizer_config.json": `{"eos_token": 5}`}, false, "!want text, or an object"},
-		{"no JSON", map[string]string{"tokenizer_config.json": `{`}, false, "!tokenizer_config.json"},
-		{"no Jinja", map[string]string{"chat_template.jinja": "{% if %}"}, false, "!chat template: template line 1"},
-	} {
-		dir := t.TempDir()
-		for name, text := range k.files {
-			path := filepath.Join(dir, name)
-			if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
-				t.Fatal(err)
-			}
-		}
-		tm, err := FromDir(dir)
-		if part, ok := strings.CutPrefix(k.want, "!"); ok {
-			if err == nil || !strings.Contains(err.Error(), part) {
-				t.Errorf("%s: got %v, want an error with %q", k.name, err, part)
-			}
-			continue
-		}
-		if err != nil || (tm == nil) != (k.want == "") {
-			t.Errorf("%s: got %v, %v", k.name, tm, err)
-			continue
-		}
-		if tm == nil {
-			continue
-		}
-		c := talk("u:q")
-		if k.tools {
-			c.Tools = json.RawMessage(`[{}]`)
-		}
-		if r, err := tm.Render(c, false); err != nil || r.Text != k.want {
-			t.Errorf("%s: got %q, %v; want %q", k.name, r.Text, err, k.want)
-		}
-	}
-}
-
-func TestFromGGUF(t *testing.T) {
-	meta := map[string]any{
-		"tokenizer.chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{{ pad_token }}", "tokenizer.chat_template.tool_use": "T",
-		"tokenizer.ggml.tokens":       []string{"<e>", "<b>"},
-		"tokenizer.ggml.bos_token_id": uint32(1), "tokenizer.ggml.eos_token_id": uint32(0), "tokenizer.ggml.padding_token_id": uint32(7),
-	}
-	tm, err := FromGGUF(meta)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := talk("u:q")
-	if r, err := tm.Render(c, false); err != nil || r.Text != "<b>q<e>" {
-		t.Errorf("got %q, %v", r.Text, err)
-	}
-	c.Tools = json.RawMessage(`[]`)
-	if r, err := tm.Render(c, false); err != nil || r.Text != "T" {
-		t.Errorf("with tools: got %q, %v", r.Text, err)
-	}
-	if tm, err := FromGGUF(map[string]any{}); tm != nil || err != nil {
-		t.Errorf("no template: got %v, %v", tm, err)
-	}
-	if _, err := FromGGUF(map[string]any{"tokenizer.chat_template": "{{"}); err == nil {
-		t.Error("a broken template: no error")
 	}
 }
 

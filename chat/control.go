@@ -131,8 +131,10 @@ func (p *prepared) literal(text string, spelled []string, prompt bool) ([]Span, 
 		b.WriteString(strings.ReplaceAll(rest, markEnd, ""))
 	}
 	if b.String() != text {
-		return nil, &Error{-1, fmt.Sprintf("a message spells the special token %s where the template acts on its text", strings.Join(spelled, ", ")),
-			"remove the token from the message"}
+		return nil, &Error{
+			-1, fmt.Sprintf("a message spells the special token %s where the template acts on its text", strings.Join(spelled, ", ")),
+			"remove the token from the message",
+		}
 	}
 	return spans, nil
 }

@@ -286,8 +286,10 @@ func sameIDs(t *testing.T, want, have *token.Tokenizer) {
 }
 
 func TestScratch(t *testing.T) {
-	c := model.Config{Type: "llama", Hidden: 32, Intermediate: 48, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 8, Vocab: 50, MaxPositions: 64,
-		NormEps: 1e-5, Activation: "silu", Tied: true, PadID: -1, BOS: -1, Windows: []int{0, 0}}
+	c := model.Config{
+		Type: "llama", Hidden: 32, Intermediate: 48, Layers: 2, Heads: 4, KVHeads: 2, HeadDim: 8, Vocab: 50, MaxPositions: 64,
+		NormEps: 1e-5, Activation: "silu", Tied: true, PadID: -1, BOS: -1, Windows: []int{0, 0},
+	}
 	c.Rope = model.Rope{Type: "default", Theta: 10000, Factor: 1, Original: 64, MaxPositions: 64, LowFreq: 1, HighFreq: 4, BetaFast: 32, BetaSlow: 1, Truncate: true}
 	m, err := model.New(c)
 	if err != nil {

@@ -63,6 +63,20 @@ func (m *Model) Close() error {
 	return m.File.Close()
 }
 
+// MappedBytes returns the bytes of the file that loading makes resident.
+func (m *Model) MappedBytes() int64 {
+	if m.File == nil {
+		return 0
+	}
+	var n int64
+	for _, name := range m.File.Names() {
+		if t, ok := m.File.Tensor(name); ok {
+			n += int64(len(t.Data))
+		}
+	}
+	return n
+}
+
 // checkTensors compares the file's tensors with the architecture's parameters and reports all differences at once.
 func (m *Model) checkTensors() error {
 	var errs []error

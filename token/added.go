@@ -123,7 +123,9 @@ func (f *finder) find(dst []cut, s string, literal bool) []cut {
 			if done < start {
 				dst = append(dst, cut{int32(done), int32(start), -1})
 			}
-			dst = append(dst, cut{int32(start), int32(stop), int32(tok.ID)})
+			if start < stop {
+				dst = append(dst, cut{int32(start), int32(stop), int32(tok.ID)})
+			}
 			done = stop
 		}
 	}

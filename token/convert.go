@@ -155,7 +155,8 @@ func JSONFromGGUF(meta map[string]any) ([]byte, error) {
 	split := func(pattern string) object {
 		rest := object{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}
 		return object{"type": "Sequence", "pretokenizers": []object{
-			{"type": "Split", "pattern": object{"Regex": pattern}, "behavior": "Isolated", "invert": false}, rest}}
+			{"type": "Split", "pattern": object{"Regex": pattern}, "behavior": "Isolated", "invert": false}, rest,
+		}}
 	}
 	var pre object
 	switch name, _ := meta["tokenizer.ggml.pre"].(string); name {
@@ -175,8 +176,10 @@ func JSONFromGGUF(meta map[string]any) ([]byte, error) {
 	for id, t := range tokens {
 		vocab[t] = id
 		if id < len(types) && (types[id] == kindControl || types[id] == kindUserDefined) {
-			added = append(added, object{"id": id, "content": t, "single_word": false, "lstrip": false, "rstrip": false,
-				"normalized": false, "special": types[id] == kindControl})
+			added = append(added, object{
+				"id": id, "content": t, "single_word": false, "lstrip": false, "rstrip": false,
+				"normalized": false, "special": types[id] == kindControl,
+			})
 		}
 	}
 	pairs := make([][2]string, len(merges))
@@ -187,7 +190,9 @@ func JSONFromGGUF(meta map[string]any) ([]byte, error) {
 	return json.MarshalIndent(object{
 		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": added, "normalizer": nil, "pre_tokenizer": pre,
 		"post_processor": nil, "decoder": byteLevel,
-		"model": object{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-			"fuse_unk": false, "byte_fallback": false, "ignore_merges": meta["tokenizer.ggml.pre"] == "llama-bpe", "vocab": vocab, "merges": pairs},
+		"model": object{
+			"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+			"fuse_unk": false, "byte_fallback": false, "ignore_merges": meta["tokenizer.ggml.pre"] == "llama-bpe", "vocab": vocab, "merges": pairs,
+		},
 	}, "", " ")
 }

@@ -121,7 +121,7 @@ func (n *replace) normalize(t *text) {
 		if end > 0 {
 			e.putString(n.content, end-1)
 		} else {
-			e.putString(n.content, 0)
+			e.insert(n.content, 0)
 		}
 		done = end
 	})

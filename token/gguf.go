@@ -163,8 +163,10 @@ func (g ggufMeta) wordPiece(tokens []string, added []addedToken) (*Tokenizer, er
 	}
 	m := &wordPiece{vocabulary: vocabulary{ids, list}, unk: int32(unk), longest: 100}
 	m.index(tail)
-	return &Tokenizer{norm: bertNormalizer(true, true, true, true), pre: bertPreTokenizer, model: m,
-		dec: &decodeWordPiece{tail, true}, added: newAddedTokens(added, m, nil)}, nil
+	return &Tokenizer{
+		norm: bertNormalizer(true, true, true, true), pre: bertPreTokenizer, model: m,
+		dec: &decodeWordPiece{tail, true}, added: newAddedTokens(added, m, nil),
+	}, nil
 }
 
 // setAdded makes the post-processor put the begin and end of sequence around a text.

@@ -263,8 +263,10 @@ func keyOf(s string) cacheKey {
 	var b [cachedMost + 1]byte
 	copy(b[:], s)
 	b[cachedMost] = byte(len(s))
-	return cacheKey{binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]),
-		binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:])}
+	return cacheKey{
+		binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]),
+		binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:]),
+	}
 }
 
 func (c wordCache) slot(k *cacheKey) *cacheEntry {

@@ -279,11 +279,7 @@ func newModelBPE(c *component) (*bpe, error) {
 	m.fuseUnk = c.flag("fuse_unk", false)
 	m.byteFallback = c.flag("byte_fallback", false)
 	m.ignoreMerges = c.flag("ignore_merges", false)
-	if unk := c.text("unk_token", ""); unk != "" {
-		id, ok := vocab[unk]
-		if !ok {
-			return nil, fmt.Errorf("BPE: unk_token %q is not in the vocabulary", unk)
-		}
+	if id, ok := vocab[c.text("unk_token", "")]; ok {
 		m.unk = id
 	}
 	return m, c.err()

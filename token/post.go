@@ -52,7 +52,12 @@ func (p *postTrim) process(seqs []sequence, t *Tokenizer, opt settings) []sequen
 	if p.trim && opt.offsets {
 		for _, s := range seqs {
 			for i := range s.pieces {
-				p.trimPiece(&s.pieces[i], i == 0, t.Token(s.pieces[i].ID), s.text)
+				piece := &s.pieces[i]
+				token := t.Token(piece.ID)
+				if _, added := t.added.byID[piece.ID]; added {
+					token = s.text[piece.Start:piece.End] // with the white space that it swallowed
+				}
+				p.trimPiece(piece, i == 0, token, s.text)
 			}
 		}
 	}

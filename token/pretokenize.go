@@ -93,7 +93,7 @@ func (p *splitter) cut(dst []cut, s string, c cut) []cut {
 		previous = match
 		if join {
 			dst[len(dst)-1].end = part.end
-		} else if i < j {
+		} else {
 			dst = append(dst, part)
 		}
 	}
@@ -108,7 +108,8 @@ func (p *splitter) cut(dst []cut, s string, c cut) []cut {
 	if done < len(s) {
 		put(done, len(s), false)
 	}
-	return dst
+	full := slices.DeleteFunc(dst[before:], func(c cut) bool { return c.start == c.end })
+	return dst[:before+len(full)]
 }
 
 // runeMatcher matches single characters.

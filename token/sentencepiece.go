@@ -46,8 +46,10 @@ type spModel struct {
 const spaceMark = "▁"
 
 func defaultModel() *spModel {
-	return &spModel{modelType: typeUnigram, unk: 0, bos: 1, eos: 2, pad: -1, unkSurface: " \u2047 ",
-		dummyPrefix: true, removeExtraSpaces: true, escapeSpaces: true}
+	return &spModel{
+		modelType: typeUnigram, unk: 0, bos: 1, eos: 2, pad: -1, unkSurface: " \u2047 ",
+		dummyPrefix: true, removeExtraSpaces: true, escapeSpaces: true,
+	}
 }
 
 // field is one field of a protobuf message.
@@ -229,8 +231,10 @@ func (m *spModel) tokenizer(added []addedToken) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &spNormalizer{user: &s.user, prefix: m.dummyPrefix && !m.suffix, suffix: m.dummyPrefix && m.suffix,
-		squeeze: m.removeExtraSpaces, space: " "}
+	n := &spNormalizer{
+		user: &s.user, prefix: m.dummyPrefix && !m.suffix, suffix: m.dummyPrefix && m.suffix,
+		squeeze: m.removeExtraSpaces, space: " ",
+	}
 	if m.escapeSpaces {
 		n.space = spaceMark
 	}

@@ -48,8 +48,11 @@ func (s *Stream) release(text string) string {
 	if !ok {
 		fresh = s.t.Decode(waiting, s.skipSpecial)
 	}
+	context := s.t.Decode(waiting, s.skipSpecial)
+	if context == "" && len(s.ids) < heldMost { // too little to tell the head of the text from its middle
+		waiting, context = s.ids, text
+	}
 	s.ids = append(s.ids[:0], waiting...)
-	s.out = len(s.ids)
-	s.prefix = s.t.Decode(s.ids, s.skipSpecial)
+	s.out, s.prefix = len(s.ids), context
 	return fresh
 }

@@ -10,13 +10,26 @@ type text struct {
 	s     string
 	at    []span // of each byte; nil: s is the input from byte base on, or offsets are not asked for
 	base  int
+	head  int32 // where the part begins in the input, whatever has become of its first characters
 	track bool
 }
 
+// slice returns the bytes i to j, as a part that begins where t does.
 func (t *text) slice(i, j int) text {
-	out := text{s: t.s[i:j], base: t.base + i, track: t.track}
+	out := *t
+	out.s, out.base = t.s[i:j], t.base+i
 	if t.at != nil {
 		out.at = t.at[i:j]
+	}
+	return out
+}
+
+// part returns the bytes i to j as a part of their own.
+func (t *text) part(i, j int) text {
+	out := t.slice(i, j)
+	out.head = int32(out.base)
+	if t.at != nil && i < len(t.at) {
+		out.head = t.at[i].start
 	}
 	return out
 }
@@ -121,10 +134,8 @@ func (e *editor) replace(s string, i, j int) {
 func (e *editor) insert(s string, i int) {
 	e.out = append(e.out, s...)
 	if e.from.track {
-		at := int32(e.from.base)
-		if i < len(e.from.s) {
-			at = e.from.origin(i).start
-		} else if i > 0 {
+		at := e.from.head
+		if i > 0 {
 			at = e.from.origin(i - 1).end
 		}
 		for range len(s) {
@@ -163,7 +174,7 @@ func (e *editor) copy(i, j int) {
 
 // text returns what was written.
 func (e *editor) text() text {
-	return text{s: string(e.out), at: e.at, base: e.from.base, track: e.from.track}
+	return text{s: string(e.out), at: e.at, base: e.from.base, head: e.from.head, track: e.from.track}
 }
 
 // change is one character of a new text: kind 0 replaces a character, kind > 0 is inserted after the last one
@@ -189,10 +200,7 @@ func (t *text) transform(changes []change) {
 		if t.track {
 			switch {
 			case c.kind > 0 && i == 0:
-				from = span{int32(t.base), int32(t.base)}
-				if t.at != nil && len(t.at) > 0 {
-					from = span{t.at[0].start, t.at[0].start}
-				}
+				from = span{t.head, t.head}
 			case c.kind > 0:
 				from = t.origin(i - 1)
 			case i < len(t.s):

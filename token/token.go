@@ -91,7 +91,7 @@ func (t *Tokenizer) encode(input string, s settings) []Piece {
 
 	outer := t.added.raw.find(nil, whole.s, s.literal)
 	for _, o := range outer {
-		part := whole.slice(int(o.start), int(o.end))
+		part := whole.part(int(o.start), int(o.end))
 		if o.id >= 0 {
 			pieces = append(pieces, part.piece(int(o.id), 0, len(part.s)))
 			continue

@@ -181,16 +181,20 @@ func (t *bpeTrainer) file(special []string) ([]byte, error) {
 	level := object{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}
 	added := []object{}
 	for id, s := range special {
-		added = append(added, object{"id": id, "content": s, "special": true,
-			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
+		added = append(added, object{
+			"id": id, "content": s, "special": true,
+			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+		})
 	}
 	compact, err := plainJSON(object{
 		"version": "1.0", "truncation": nil, "padding": nil, "added_tokens": added, "normalizer": nil,
 		"pre_tokenizer":  object{"type": "Sequence", "pretokenizers": []object{{"type": "Digits", "individual_digits": true}, level}},
 		"post_processor": nil,
 		"decoder":        level,
-		"model": object{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-			"fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": json.RawMessage(vocab.Bytes()), "merges": t.merges},
+		"model": object{
+			"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+			"fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": json.RawMessage(vocab.Bytes()), "merges": t.merges,
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -64,8 +64,16 @@ var classTable = sync.OnceValue(func() *classes {
 		table *unicode.RangeTable
 		class class
 	}{
-		{unicode.Lu, upper}, {unicode.Lt, title}, {unicode.Lm, modifier}, {unicode.Lo, letterOther}, {unicode.Ll, lower},
-		{unicode.M, mark}, {unicode.N, numeral}, {unicode.P, punct}, {unicode.S, sign}, {unicode.White_Space, space},
+		{unicode.Lu, upper},
+		{unicode.Lt, title},
+		{unicode.Lm, modifier},
+		{unicode.Lo, letterOther},
+		{unicode.Ll, lower},
+		{unicode.M, mark},
+		{unicode.N, numeral},
+		{unicode.P, punct},
+		{unicode.S, sign},
+		{unicode.White_Space, space},
 	} {
 		set(g.table, g.class)
 	}

@@ -289,6 +289,7 @@ func (s *Session) fits() error {
 		return err
 	}
 	plan.Trainable += s.OptimizerBytes()
+	plan.Weights += s.Model.MappedBytes()
 	s.plan = plan
 	return nil
 }

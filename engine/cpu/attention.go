@@ -23,8 +23,10 @@ func newShape(op graph.Attention, q, k *graph.Node) attentionShape {
 
 // kernel is the description of one unit; first is the place of query 0 among the keys behind the prefix.
 func (s attentionShape) kernel(first int) kernel.Attention {
-	return kernel.Attention{Queries: s.t, Keys: s.s, Dim: s.d, Group: s.h / s.g, QRow: s.h * s.d, KRow: s.g * s.d,
-		Prefix: s.op.Prefix, First: first, Causal: s.op.Causal, Window: s.op.Window, Softcap: s.op.Softcap, Scale: s.op.Scale}
+	return kernel.Attention{
+		Queries: s.t, Keys: s.s, Dim: s.d, Group: s.h / s.g, QRow: s.h * s.d, KRow: s.g * s.d,
+		Prefix: s.op.Prefix, First: first, Causal: s.op.Causal, Window: s.op.Window, Softcap: s.op.Softcap, Scale: s.op.Scale,
+	}
 }
 
 // unit is a part of the work and about how long it takes.

@@ -54,8 +54,10 @@ func elements(n *graph.Node) bool {
 func (p *planner) lowerElements(n *graph.Node) {
 	t := &tree{p: p, root: n}
 	t.add(n, 0)
-	p.emit(&instr{node: n, in: t.in, over: t.over, out: []*value{p.wanted(n, 0)}, scratch: t.deep * blockSize,
-		bind: t.bind})
+	p.emit(&instr{
+		node: n, in: t.in, over: t.over, out: []*value{p.wanted(n, 0)}, scratch: t.deep * blockSize,
+		bind: t.bind,
+	})
 }
 
 // near is how many nodes may lie between an element function and the one that it is fused into. What lies further

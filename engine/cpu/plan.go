@@ -229,8 +229,10 @@ func copyInstr(n *graph.Node, dst, src *value) *instr {
 
 // layOut decides where values lie and returns the program.
 func (p *planner) layOut(outputs map[string]*value) *program {
-	prog := &program{backend: p.backend, instrs: p.instrs, prepare: p.prepare, checks: p.checks, feeds: p.feeds,
-		outputs: outputs, tensors: p.tensors, stored: p.stored, storage: p.storage, states: p.states, ownSize: p.ownSize}
+	prog := &program{
+		backend: p.backend, instrs: p.instrs, prepare: p.prepare, checks: p.checks, feeds: p.feeds,
+		outputs: outputs, tensors: p.tensors, stored: p.stored, storage: p.storage, states: p.states, ownSize: p.ownSize,
+	}
 	roots := p.lifetimes()
 	p.merge()
 	live := roots[:0]

@@ -74,8 +74,10 @@ func TestCache(t *testing.T) {
 				t.Fatal(err)
 			}
 			start := int32(prefix + at)
-			feeds := engine.Feeds{"start": []int32{start, start}, "q": part(q, total, at, 32),
-				"k in": part(k, prefix+total, prefix+at, 16), "v in": part(v, prefix+total, prefix+at, 16)}
+			feeds := engine.Feeds{
+				"start": []int32{start, start}, "q": part(q, total, at, 32),
+				"k in": part(k, prefix+total, prefix+at, 16), "v in": part(v, prefix+total, prefix+at, 16),
+			}
 			if err := p.Run(context.Background(), feeds); err != nil {
 				t.Fatal(err)
 			}

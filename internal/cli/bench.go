@@ -141,7 +141,7 @@ func (a *app) benchTrain(ctx context.Context, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
-	planned := plan.Total() + s.OptimizerBytes()
+	planned := plan.Total() + s.OptimizerBytes() + m.MappedBytes()
 	batch := randomBatch(f.batch, f.length, m.Config.Vocab)
 	var times []float64
 	var first float64

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"tunesmith/internal/atomicfile"
@@ -90,6 +91,9 @@ func interleave[T any](list []T, n int) []T {
 	return out
 }
 
+// vowel is where the article is an.
+var vowel = regexp.MustCompile(`\b([Aa]) ([aeiou])`)
+
 // messages makes n different messages from requests, in turn, with greeting, item and thanks drawn by name.
 func messages(requests, items []string, n int, name string) []string {
 	var seed [32]byte
@@ -100,6 +104,7 @@ func messages(requests, items []string, n int, name string) []string {
 	var out []string
 	for i := 0; len(out) < n; i++ {
 		request := strings.ReplaceAll(requests[i%len(requests)], "{item}", pick(items))
+		request = vowel.ReplaceAllString(request, "${1}n $2")
 		text := strings.TrimSpace(pick(greetings) + " " + request + " " + pick(endings))
 		if !seen[text] {
 			seen[text] = true

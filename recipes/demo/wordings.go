@@ -11,8 +11,10 @@ var greetings = []string{"", "", "", "Hello.", "Hi!", "Good morning.", "Hi there
 var endings = []string{"", "", "", "Thanks.", "Thank you!", "Please help.", "Best wishes, Ann.", "Regards, Tom.", "Many thanks."}
 
 var (
-	trainItems = []string{"lamp", "kettle", "chair", "desk", "jacket", "radio", "bike", "tent", "watch", "camera", "printer", "toaster",
-		"backpack", "blender", "phone case", "keyboard", "mirror", "carpet", "garden hose", "coffee machine"}
+	trainItems = []string{
+		"lamp", "kettle", "chair", "desk", "jacket", "radio", "bike", "tent", "watch", "camera", "printer", "toaster",
+		"backpack", "blender", "phone case", "keyboard", "mirror", "carpet", "garden hose", "coffee machine",
+	}
 	testItems = []string{"sofa", "monitor", "umbrella", "heater", "guitar", "pair of boots", "drill", "clock"}
 )
 

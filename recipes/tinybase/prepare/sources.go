@@ -19,8 +19,7 @@ const (
 	generalBytes = 6000 // how much of it does
 )
 
-// pieceBytes is the aim for a piece of prose: about 370 tokens, so that all but a few pieces fit the context and begin with a
-// sentence.
+// pieceBytes is the aim for a piece of prose: about 370 tokens, so that all but a few fit the context whole.
 const pieceBytes = 1050
 
 // readProse reads State of the Union addresses (public domain) and Shakespeare's plays (public domain).
@@ -28,7 +27,8 @@ func readProse(dir string) (general string, out []text, err error) {
 	err = readLines(filepath.Join(dir, "sotu", "sotu.jsonl.gz"), func(r struct {
 		Year int
 		Text string
-	}) {
+	},
+	) {
 		whole := plain(r.Text)
 		if r.Year == generalYear {
 			general = pieces(whole, generalBytes)[0] + "\n"
@@ -85,7 +85,7 @@ func pieces(s string, size int) []string {
 const chatBytes = 1200
 
 // readChats reads short conversations of Open Assistant (Apache-2.0), the ChatterBot corpus (BSD-3-Clause) and GSM8K
-// (MIT), each once.
+// (MIT), and adds those of every day; each stands once.
 func readChats(dir string) ([]chat, error) {
 	var out []chat
 	seen := map[string]bool{}
@@ -126,7 +126,8 @@ func readChats(dir string) ([]chat, error) {
 	err = readLines(filepath.Join(dir, "chatterbot_multilingual", "conversations.jsonl.gz"), func(r struct {
 		Lang, Topic string
 		Turns       []string
-	}) {
+	},
+	) {
 		if r.Lang == "english" && slices.Contains(topics, r.Topic) {
 			add(r.Turns...)
 		}
@@ -138,12 +139,15 @@ func readChats(dir string) ([]chat, error) {
 		answer := calculation.ReplaceAllString(r.Answer, "")
 		add(r.Question, strings.Replace(answer, "#### ", "The answer is ", 1)+".")
 	})
+	everyday(add)
 	return out, err
 }
 
 // topics are those of the ChatterBot corpus that are plain small talk and knowledge.
-var topics = []string{"conversations", "computers", "emotion", "food", "greetings", "health", "history", "literature", "money",
-	"movies", "science", "sports", "tech_support", "trivia"}
+var topics = []string{
+	"conversations", "computers", "emotion", "food", "greetings", "health", "history", "literature", "money",
+	"movies", "science", "sports", "tech_support", "trivia",
+}
 
 // calculation is the calculator's trace in an answer of GSM8K.
 var calculation = regexp.MustCompile(`<<[^>]*>>`)

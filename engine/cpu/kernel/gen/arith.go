@@ -74,7 +74,8 @@ func halfKernels() []kernel {
 // adamWKernel updates weights and both moments; the constants stand in the order of the struct's fields.
 func adamWKernel() kernel {
 	streams := join(inout("p", "m", "v"), in("g"))
-	l := loop{streams: streams, unroll: 1,
+	l := loop{
+		streams: streams, unroll: 1,
 		setup: func(a *asm) {
 			a.op("MOVQ %s, R12", a.arg("c"))
 			for i := range 8 {
@@ -99,7 +100,8 @@ func adamWKernel() kernel {
 			a.mul(p, p, decay)
 			a.fnma(p, d, step)
 			return []string{p, m, v}
-		}}
+		},
+	}
 	return kernel{name: "adamW", params: append(params(streams, nil), param{"c", "*adamConst"}), emit: l.emit}
 }
 

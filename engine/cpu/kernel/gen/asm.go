@@ -110,6 +110,7 @@ func (a *asm) function(k kernel) {
 
 // base, length and arg are the places of an argument.
 func (a *asm) base(name string) string { return fmt.Sprintf("%s_base+%d(FP)", name, a.offsets[name]) }
+
 func (a *asm) length(name string) string {
 	return fmt.Sprintf("%s_len+%d(FP)", name, a.offsets[name]+8)
 }

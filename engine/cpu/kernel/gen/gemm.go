@@ -24,8 +24,10 @@ func (a *asm) rowPlaces(rows int) {
 	}
 }
 
-var rowPlace = []string{"(SI)", "(SI)(R8*1)", "(SI)(R8*2)", "(SI)(R11*1)", "(SI)(R8*4)", "(SI)(R12*1)", "(SI)(R11*2)",
-	"(SI)(BX*1)", "(SI)(R8*8)", "(R13)", "(R13)(R8*1)", "(R13)(R8*2)", "(R13)(R11*1)", "(R13)(R8*4)"}
+var rowPlace = []string{
+	"(SI)", "(SI)(R8*1)", "(SI)(R8*2)", "(SI)(R11*1)", "(SI)(R8*4)", "(SI)(R12*1)", "(SI)(R11*2)",
+	"(SI)(BX*1)", "(SI)(R8*8)", "(R13)", "(R13)(R8*1)", "(R13)(R8*2)", "(R13)(R11*1)", "(R13)(R8*4)",
+}
 
 // at adds an offset to a place.
 func at(offset int, place string) string {
@@ -88,8 +90,19 @@ func (a *asm) tiles(body func(t tile)) {
 // gemmKernel is c (+)= a·b in single precision: element (i, l) of a at i·ars + l·acs, row l of b at l·ldb. In
 // bfloat16 the right operand is a panel of whole rows.
 func gemmKernel(name string, bf16 bool) kernel {
-	k := kernel{name: name, params: []param{{"a", "[]float32"}, {"b", "[]float32"}, {"c", "[]float32"},
-		{"ars", "int"}, {"acs", "int"}, {"ldb", "int"}, {"ldc", "int"}, {"k", "int"}, {"rows", "int"}, {"cols", "int"}, {"keep", "int"}}}
+	k := kernel{name: name, params: []param{
+		{"a", "[]float32"},
+		{"b", "[]float32"},
+		{"c", "[]float32"},
+		{"ars", "int"},
+		{"acs", "int"},
+		{"ldb", "int"},
+		{"ldc", "int"},
+		{"k", "int"},
+		{"rows", "int"},
+		{"cols", "int"},
+		{"keep", "int"},
+	}}
 	if bf16 {
 		k.params[1].kind = "[]uint16"
 	}

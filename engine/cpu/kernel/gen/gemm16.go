@@ -12,8 +12,20 @@ const depthBlock = 128
 // depth: row i of a at i·ars, its scales at i·sas; b a panel of pairs along the depth, its scales one row per
 // block. Integers are summed within a block, floats across blocks. Without VNNI a product of pairs and its sum are two instructions.
 func gemm16Kernel(name string, vnni bool) kernel {
-	k := kernel{name: name, params: []param{{"a", "[]int16"}, {"sa", "[]float32"}, {"b", "[]int16"}, {"sb", "[]float32"}, {"c", "[]float32"},
-		{"ars", "int"}, {"sas", "int"}, {"ldc", "int"}, {"k", "int"}, {"rows", "int"}, {"cols", "int"}, {"keep", "int"}}}
+	k := kernel{name: name, params: []param{
+		{"a", "[]int16"},
+		{"sa", "[]float32"},
+		{"b", "[]int16"},
+		{"sb", "[]float32"},
+		{"c", "[]float32"},
+		{"ars", "int"},
+		{"sas", "int"},
+		{"ldc", "int"},
+		{"k", "int"},
+		{"rows", "int"},
+		{"cols", "int"},
+		{"keep", "int"},
+	}}
 	k.emit = func(a *asm) {
 		for _, p := range [][2]string{{"a", "SI"}, {"b", "DX"}, {"c", "DI"}, {"sa", "R9"}, {"sb", "R10"}} {
 			a.op("MOVQ %s, %s", a.base(p[0]), p[1])

@@ -141,8 +141,10 @@ func join(s ...[]stream) (all []stream) {
 
 // mapKernel is a kernel over streams and float32 arguments.
 func mapKernel(name string, streams []stream, scalars []string, body func(a *asm, v []string) []string) kernel {
-	l := loop{streams: streams, scalars: scalars, unroll: 1,
-		body: func(a *asm, _ int, v []string, _ bool) []string { return body(a, v) }}
+	l := loop{
+		streams: streams, scalars: scalars, unroll: 1,
+		body: func(a *asm, _ int, v []string, _ bool) []string { return body(a, v) },
+	}
 	return kernel{name: name, params: params(streams, scalars), emit: l.emit}
 }
 

@@ -51,7 +51,8 @@ func expTerm(a *asm, acc, v string, tail bool) {
 
 // reduction is a loop with copies of an accumulator, combined at the end; those of a maximum start at −∞.
 func reduction(name string, streams []stream, scalars []string, copies int, combine string, body func(a *asm, acc string, v []string, tail bool) []string) kernel {
-	l := loop{streams: streams, scalars: scalars, unroll: copies, first: copies,
+	l := loop{
+		streams: streams, scalars: scalars, unroll: copies, first: copies,
 		setup: func(a *asm) {
 			for i := range copies {
 				if combine == "VMAXPS" {
@@ -61,7 +62,8 @@ func reduction(name string, streams []stream, scalars []string, copies int, comb
 				}
 			}
 		},
-		body: func(a *asm, u int, v []string, tail bool) []string { return body(a, a.v(u), v, tail) }}
+		body: func(a *asm, u int, v []string, tail bool) []string { return body(a, a.v(u), v, tail) },
+	}
 	return kernel{name: name, params: params(streams, scalars), ret: true, emit: func(a *asm) {
 		l.emit(a)
 		for n := copies / 2; n > 0; n /= 2 {

@@ -283,7 +283,10 @@ func property(name string, neg bool) (*charSet, error) {
 	for _, tables := range []map[string]*unicode.RangeTable{unicode.Categories, unicode.Scripts, unicode.Properties} {
 		for n, t := range tables {
 			if strings.ToLower(strings.ReplaceAll(n, "_", "")) == key {
-				set.tests = append(set.tests, func(r rune) bool { return unicode.Is(t, r) })
+				fresh := freshNames[key]
+				set.tests = append(set.tests, func(r rune) bool {
+					return unicode.Is(t, r) || fresh != 0 && fresh.has(classTable().of(r)) && !unicode.In(r, unicode.M, unicode.P, unicode.S)
+				})
 				return set, nil
 			}
 		}
@@ -298,6 +301,9 @@ var classNames = map[string]classSet{
 	"lt": 1 << title, "titlecaseletter": 1 << title, "lm": 1 << modifier, "modifierletter": 1 << modifier,
 	"lo": 1 << letterOther, "otherletter": 1 << letterOther, "space": 1 << space, "whitespace": 1 << space,
 }
+
+// freshNames has the category of nearly all characters of a class that are newer than Go's tables.
+var freshNames = map[string]classSet{"so": 1 << sign, "mn": 1 << mark, "po": 1 << punct}
 
 var categoryNames = map[string]string{
 	"separator": "z", "spaceseparator": "zs", "lineseparator": "zl", "paragraphseparator": "zp", "other": "c",

@@ -20,7 +20,7 @@ func ggufPre() map[string]ggufSplit {
 		}
 		return &splitter{pattern: m, behavior: isolated}
 	}
-	digits := preSequence{&splitter{pattern: runeMatcher(isNumeric), behavior: isolated}, level}
+	digits := preSequence{&splitter{pattern: numerics{}, behavior: isolated}, level}
 	llama3 := preSequence{pattern(patternLlama3), &byteLevel{}}
 	qwen2 := preSequence{pattern(patternQwen2), &byteLevel{}}
 	gpt4o := preSequence{pattern(patternO200k), &byteLevel{}}

@@ -1,7 +1,5 @@
 package token
 
-import "encoding/binary"
-
 // merge says that two tokens that stand side by side become one; the lowest rank comes first.
 type merge struct{ left, right, rank, id int32 }
 
@@ -56,6 +54,7 @@ type scratch struct {
 	out        []sized // tokens of the text so far
 	fresh      []sized
 	patch      []sized
+	block      block
 	heap       heapMerge
 }
 
@@ -144,7 +143,7 @@ const blockSymbols = 64
 // text merges to.
 func (g *merger) mergeRun(dst []sized, ids []int32, text string, w *scratch) []sized {
 	if len(ids) <= blockSymbols {
-		return g.mergeBlock(dst, ids, text, 1)
+		return w.block.merge(dst, g, ids, text, 1)
 	}
 	part := func(i, j int) string {
 		if text == "" {
@@ -155,7 +154,7 @@ func (g *merger) mergeRun(dst []sized, ids []int32, text string, w *scratch) []s
 	first := len(dst)
 	for seam := 0; seam < len(ids); {
 		end := min(seam+blockSymbols, len(ids))
-		w.fresh = g.mergeBlock(w.fresh[:0], ids[seam:end], part(seam, end), 1)
+		w.fresh = w.block.merge(w.fresh[:0], g, ids[seam:end], part(seam, end), 1)
 		left, right := 2, 2 // tokens on each side that are merged again
 		for {
 			left, right = min(left, len(dst)-first), min(right, len(w.fresh))
@@ -167,7 +166,7 @@ func (g *merger) mergeRun(dst []sized, ids []int32, text string, w *scratch) []s
 				to += int(t.size)
 			}
 			if to-from <= blockSymbols {
-				w.patch = g.mergeBlock(w.patch[:0], ids[from:to], part(from, to), 1)
+				w.patch = w.block.merge(w.patch[:0], g, ids[from:to], part(from, to), 1)
 			} else {
 				w.patch = w.heap.merge(w.patch[:0], ids[from:to], &g.pairs)
 			}
@@ -190,53 +189,78 @@ func (g *merger) mergeRun(dst []sized, ids []int32, text string, w *scratch) []s
 	return dst
 }
 
-// mergeBlock appends the tokens of at most blockSymbols symbols, merged until no more than least are left.
-func (g *merger) mergeBlock(dst []sized, symbols []int32, text string, least int) []sized {
-	var ids, sizes, ranks, merged [blockSymbols + 1]int32
-	n := copy(ids[:], symbols)
-	look := func(i int) {
-		ranks[i] = noRank
-		if i+1 < n {
-			if rank, id, ok := g.pairs.get(ids[i], ids[i+1]); ok {
-				ranks[i], merged[i] = rank, id
-			}
-		}
-	}
+// block is where few symbols are merged: each stands in a place and is linked to its neighbours.
+type block struct {
+	ids, sizes [blockSymbols]int32
+	merged     [blockSymbols]int32  // what the symbol and the next one make
+	order      [blockSymbols]uint64 // rank of that merge, and the place: the least comes first
+	next, prev [blockSymbols]uint8  // noPlace at the ends
+}
+
+const (
+	noPlace = blockSymbols
+	noMerge = 1<<64 - 1
+)
+
+// merge appends the tokens of at most blockSymbols symbols, merged until no more than least are left.
+func (b *block) merge(dst []sized, g *merger, symbols []int32, text string, least int) []sized {
+	n := copy(b.ids[:], symbols)
+	bytes := g.first != nil && text != ""
 	for i := range n {
-		sizes[i] = 1
-		if g.first == nil || text == "" {
-			look(i)
-		} else if ranks[i] = noRank; i+1 < n {
+		b.sizes[i], b.next[i], b.prev[i] = 1, uint8(i+1), uint8(i-1)
+		switch {
+		case i+1 == n:
+			b.next[i], b.order[i] = noPlace, noMerge
+		case bytes:
 			k := int(text[i])<<8 | int(text[i+1])
-			ranks[i], merged[i] = g.first.rank[k], g.first.id[k]
+			if b.order[i] = noMerge; g.first.rank[k] != noRank {
+				b.order[i], b.merged[i] = uint64(g.first.rank[k])<<8|uint64(i), g.first.id[k]
+			}
+		default:
+			b.look(&g.pairs, uint8(i))
 		}
 	}
-	for n > least {
-		at, best := 0, int32(noRank)
-		for i, r := range ranks[:n] {
-			if r < best {
-				at, best = i, r
-			}
+	b.prev[0] = noPlace
+	for left := n; left > least; left-- {
+		best, other := uint64(noMerge), uint64(noMerge)
+		i := 0
+		for ; i+1 < n; i += 2 {
+			best, other = min(best, b.order[i]), min(other, b.order[i+1])
 		}
-		if best == noRank {
+		if i < n {
+			best = min(best, b.order[i])
+		}
+		if best = min(best, other); best == noMerge {
 			break
 		}
-		ids[at] = merged[at]
-		sizes[at] += sizes[at+1]
-		copy(ids[at+1:n], ids[at+2:n])
-		copy(sizes[at+1:n], sizes[at+2:n])
-		copy(ranks[at+1:n], ranks[at+2:n])
-		copy(merged[at+1:n], merged[at+2:n])
-		n--
-		look(at)
-		if at > 0 {
-			look(at - 1)
+		at := uint8(best) % blockSymbols
+		gone := b.next[at] % blockSymbols
+		b.ids[at] = b.merged[at]
+		b.sizes[at] += b.sizes[gone]
+		b.order[gone] = noMerge
+		b.next[at] = b.next[gone]
+		if b.next[at] < noPlace {
+			b.prev[b.next[at]] = at
+		}
+		b.look(&g.pairs, at)
+		if b.prev[at] < noPlace {
+			b.look(&g.pairs, b.prev[at])
 		}
 	}
-	for i := range n {
-		dst = append(dst, sized{ids[i], sizes[i]})
+	for i := uint8(0); i < noPlace; i = b.next[i] {
+		dst = append(dst, sized{b.ids[i], b.sizes[i]})
 	}
 	return dst
+}
+
+// look finds the merge of the symbol in a place with the next one.
+func (b *block) look(pairs *pairTable, at uint8) {
+	b.order[at] = noMerge
+	if next := b.next[at]; next < noPlace {
+		if rank, id, ok := pairs.get(b.ids[at], b.ids[next]); ok {
+			b.order[at], b.merged[at] = uint64(rank)<<8|uint64(at), id
+		}
+	}
 }
 
 // wordCache remembers the tokens of short texts; a new text takes the place of an old one of the same hash.
@@ -259,14 +283,34 @@ const (
 
 func newWordCache() wordCache { return make(wordCache, 1<<cacheBits) }
 
-func keyOf(s string) cacheKey {
-	var b [cachedMost + 1]byte
-	copy(b[:], s)
-	b[cachedMost] = byte(len(s))
-	return cacheKey{
-		binary.LittleEndian.Uint64(b[:]), binary.LittleEndian.Uint64(b[8:]),
-		binary.LittleEndian.Uint64(b[16:]), binary.LittleEndian.Uint64(b[24:]),
+func keyOf(s string) (k cacheKey) {
+	n, i := len(s), 0
+	for ; i+8 <= n; i += 8 {
+		k[i/8] = load64(s[i:])
 	}
+	switch rest := uint(n - i); {
+	case rest == 0:
+	case n >= 8:
+		k[i/8] = load64(s[n-8:]) >> (64 - 8*rest)
+	case n >= 4:
+		k[0] = uint64(load32(s)) | uint64(load32(s[n-4:]))<<(8*rest-32)
+	default:
+		k[0] = uint64(s[0]) | uint64(s[n/2])<<(8*uint(n/2)) | uint64(s[n-1])<<(8*rest-8)
+	}
+	k[3] |= uint64(n) << 56
+	return k
+}
+
+// load32 and load64 read the first bytes of s as a number, each by one instruction.
+func load32(s string) uint32 {
+	_ = s[3]
+	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
+}
+
+func load64(s string) uint64 {
+	_ = s[7]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
 }
 
 func (c wordCache) slot(k *cacheKey) *cacheEntry {

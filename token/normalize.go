@@ -29,7 +29,7 @@ type form struct {
 var nfc, nfd = form{norm.NFC, true}, form{norm.NFD, false}
 
 func (n form) normalize(t *text) {
-	if n.form.IsNormalString(t.s) {
+	if n == nfc && plainNFC(t.s) || n.form.IsNormalString(t.s) {
 		return
 	}
 	changes := decompose(t.s, n.form)
@@ -37,6 +37,24 @@ func (n form) normalize(t *text) {
 		changes = compose(changes)
 	}
 	t.transform(changes)
+}
+
+// plainNFC tells whether a text has nothing but characters that stay alone under NFC: those before the combining
+// marks, punctuation, and the most common of Chinese and Japanese. It is a quick way for most texts.
+func plainNFC(s string) bool {
+	for i := 0; i < len(s); {
+		if s[i] < utf8.RuneSelf {
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if !(r < 0x300 || r >= 0x4E00 && r <= 0x9FFF || r >= 0x3000 && r <= 0x3098 || r >= 0x2010 && r <= 0x205E ||
+			r >= 0xFF01 && r <= 0xFF5E) {
+			return false
+		}
+		i += n
+	}
+	return true
 }
 
 // decompose writes every character as its full decomposition, marks in canonical order. What a character brings
@@ -179,7 +197,7 @@ func newNormalizer(c *component) (normalizer, error) {
 		}
 		m, err := newCharsmap(blob)
 		if err != nil {
-			return nil, fmt.Errorf("Precompiled: precompiled_charsmap: %w", err)
+			return nil, fmt.Errorf("precompiled_charsmap of Precompiled: %w", err)
 		}
 		return precompiled{m}, nil
 	}

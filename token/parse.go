@@ -128,7 +128,7 @@ func sequenceOf[T any](c *component, key string, build func(*component) (T, erro
 		return zero, c.err()
 	}
 	if c.fields[key] == nil {
-		return zero, fmt.Errorf("Sequence: no field %s", key)
+		return zero, fmt.Errorf("no field %s in a Sequence", key)
 	}
 	parts := make([]T, len(list))
 	for i, each := range list {
@@ -302,7 +302,7 @@ func newPreTokenizer(c *component) (preTokenizer, error) {
 		if c.flag("individual_digits", false) {
 			b = isolated
 		}
-		return &splitter{pattern: runeMatcher(isNumeric), behavior: b}, c.err()
+		return &splitter{pattern: numerics{}, behavior: b}, c.err()
 	case "Whitespace":
 		return &splitter{pattern: whitespaceWords{}, behavior: removed, invert: true}, nil
 	case "WhitespaceSplit":

@@ -123,6 +123,27 @@ func (m runeMatcher) matches(s string, yield func(start, end int)) {
 	}
 }
 
+// numerics matches numbers, \p{N} of Unicode 17.
+type numerics struct{}
+
+func (numerics) matches(s string, yield func(start, end int)) {
+	t := classTable()
+	for i := 0; i < len(s); {
+		if c := s[i]; c < utf8.RuneSelf {
+			if c >= '0' && c <= '9' {
+				yield(i, i+1)
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if t.of(r) == numeral || r >= 0x11DE0 && r <= 0x11DE9 || r >= 0x16FF4 && r <= 0x16FF6 {
+			yield(i, i+n)
+		}
+		i += n
+	}
+}
+
 // literal matches a string.
 type literal string
 
@@ -177,13 +198,14 @@ func (p *byteLevel) split(t *text, cuts, spare []cut) ([]cut, []cut) {
 		cuts = prepend(t, cuts, " ")
 	}
 	if p.regex {
+		table := classTable()
 		for _, c := range cuts {
 			if c.id >= 0 {
 				spare = append(spare, c)
 				continue
 			}
 			for i := c.start; i < c.end; {
-				j := int32(gpt2(t.s[:c.end], int(i)))
+				j := int32(table.gpt2(t.s[:c.end], int(i)))
 				spare = append(spare, cut{i, j, -1})
 				i = j
 			}

@@ -18,15 +18,16 @@ const (
 )
 
 func knownScanner(pattern string) scanner {
+	t := classTable()
 	switch pattern {
 	case patternGPT2:
-		return gpt2
+		return t.gpt2
 	case patternLlama3, patternCL100k:
-		return cl100k(3)
+		return t.cl100k(3)
 	case patternQwen2:
-		return cl100k(1)
+		return t.cl100k(1)
 	case patternO200k:
-		return o200k
+		return t.o200k
 	}
 	return nil
 }

@@ -37,13 +37,12 @@ func (t *classes) run(s string, i int, set classSet) int {
 }
 
 // gpt2 is 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-func gpt2(s string, i int) int {
+func (t *classes) gpt2(s string, i int) int {
 	if s[i] == '\'' {
 		if n := contraction(s[i+1:], false); n > 0 {
 			return i + 1 + n
 		}
 	}
-	t := classTable()
 	j := i
 	if s[i] == ' ' && i+1 < len(s) {
 		j++
@@ -111,8 +110,7 @@ func contraction(s string, fold bool) int {
 //	(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 //
 // Llama 3 has it with three digits, Qwen 2 with one.
-func cl100k(digits int) scanner {
-	t := classTable()
+func (t *classes) cl100k(digits int) scanner {
 	return func(s string, i int) int {
 		if s[i] == '\'' {
 			if n := contraction(s[i+1:], true); n > 0 {
@@ -145,8 +143,7 @@ func cl100k(digits int) scanner {
 //	[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
 //	[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
 //	\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
-func o200k(s string, i int) int {
-	t := classTable()
+func (t *classes) o200k(s string, i int) int {
 	c, n := t.at(s, i)
 	if c == numeral {
 		return t.numbers(s, i, 3)

@@ -137,7 +137,7 @@ func (b *scoredBPE) put(dst []Piece, first int, id int32, s string, start int) [
 		var ids []int32
 		b.symbols(s, func(id int32, _ int) { ids = append(ids, id) })
 		if len(ids) > 1 && len(ids) <= blockSymbols {
-			parts := b.mergeBlock(nil, ids, "", 2)
+			parts := new(block).merge(nil, &b.merger, ids, "", 2)
 			n := 0
 			for range parts[0].size {
 				n += runeLen(s[n:])

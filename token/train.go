@@ -67,7 +67,7 @@ type pairUse struct {
 
 // read counts the words of the texts and their pairs.
 func (t *bpeTrainer) read(texts iter.Seq[string], bytesID *[256]int32) {
-	cutter := preSequence{&splitter{pattern: runeMatcher(isNumeric), behavior: isolated}, &byteLevel{regex: true, raw: true}}
+	cutter := preSequence{&splitter{pattern: numerics{}, behavior: isolated}, &byteLevel{regex: true, raw: true}}
 	number := map[string]int{}
 	for s := range texts {
 		whole := validText(s, false)

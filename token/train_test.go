@@ -71,7 +71,7 @@ func recount(texts []string, more int) []string {
 	var words [][]string
 	for _, s := range texts {
 		for i := 0; i < len(s); {
-			j := gpt2(s, i)
+			j := classTable().gpt2(s, i)
 			var w []string
 			for k := i; k < j; k++ {
 				w = append(w, string(byteRunes[s[k]]))

@@ -132,11 +132,6 @@ func runeLen(s string) int {
 // isSpace is Unicode's White_Space.
 func isSpace(r rune) bool { return unicode.IsSpace(r) }
 
-// isNumeric is \p{N} of Unicode 17.
-func isNumeric(r rune) bool {
-	return classTable().of(r) == numeral || r >= 0x11DE0 && r <= 0x11DE9 || r >= 0x16FF4 && r <= 0x16FF6
-}
-
 // isWord is \w of Unicode's annex C (UTS 18): alphabetic, marks, decimal numbers, connectors and joiners.
 func isWord(r rune) bool {
 	switch c := classTable().of(r); {

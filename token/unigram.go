@@ -71,7 +71,7 @@ func newModelUnigram(c *component) (*unigram, error) {
 	}
 	m, err := newUnigram(tokens, scores, unk)
 	if err != nil {
-		return nil, fmt.Errorf("Unigram: %w", err)
+		return nil, fmt.Errorf("model Unigram: %w", err)
 	}
 	if fallback {
 		m.setFallback()

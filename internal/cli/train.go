@@ -201,6 +201,11 @@ func (e *experiment) describe() {
 	plan := s.Plan()
 	e.app.say("run %s: %s of %s values train, on %d examples for %d steps, on %s", e.dir.Dir(), thousands(trained), thousands(all),
 		s.Examples.Len(), s.Trainer.Schedule.Steps, s.Backend.Name())
+	if s.Text.Template != nil {
+		for _, w := range s.Text.Template.Check(s.Text.Tokenizer) {
+			e.app.say("warning: %v", w)
+		}
+	}
 	e.app.say("memory: %s planned (weights %s, trained %s, activations %s, workspace %s)", size(plan.Total()), size(plan.Weights),
 		size(plan.Trainable), size(plan.Activations), size(plan.Workspace))
 }

@@ -1,5 +1,7 @@
 package kernel
 
+import "fmt"
+
 // Legend: M rows of the result, N its columns, K the depth, which is summed over. A left operand is M × K, a right
 // one K × N.
 
@@ -31,10 +33,14 @@ func rowsOf(m int) int {
 	return 1
 }
 
-// reach fails where a matrix does not hold rows × cols elements; assembly would not notice.
+// reach fails where a matrix does not hold rows × cols elements; assembly would not notice. It reads none of them:
+// another worker may be writing the last one.
 func (m Matrix) reach(rows, cols int) {
-	if rows > 0 && cols > 0 {
-		_ = m.Data[(rows-1)*m.Row+(cols-1)*m.Col]
+	if rows <= 0 || cols <= 0 {
+		return
+	}
+	if last := (rows-1)*m.Row + (cols-1)*m.Col; last >= len(m.Data) {
+		panic(fmt.Sprintf("kernel: a matrix of %d × %d elements ends at %d, its slice at %d", rows, cols, last, len(m.Data)-1))
 	}
 }
 

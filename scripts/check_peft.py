@@ -18,9 +18,12 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
 
 MOST = 1e-3
 failed = False
+logging.disable_progress_bar()
+logging.set_verbosity_error()
 
 
 def logits(model, ids):
@@ -40,7 +43,7 @@ def compare(what, model, noted):
         total += len(want)
     ok = worst <= MOST
     failed |= not ok
-    print(f"{what:28} largest difference {worst:.2e}, same first choice at {top} of {total} positions{'' if ok else '  FAILED'}", flush=True)
+    print(f"{what:32} largest difference {worst:.2e}, same first choice at {top} of {total} positions{'' if ok else '  FAILED'}", flush=True)
 
 
 def load(path, **more):
@@ -72,7 +75,7 @@ def main():
             failed = True
             print(f"tokenizer: {ids} became {again}  FAILED")
     turn = [{"role": "user", "content": "Hello"}]
-    print(f"tokenizer                    {len(rows)} texts, chat template gives {tokenizer.apply_chat_template(turn, tokenize=False)!r}")
+    print(f"{'tokenizer':32} {len(rows)} texts, chat template gives {tokenizer.apply_chat_template(turn, tokenize=False)!r}")
     for name in sorted(os.listdir(out)):
         folder = os.path.join(out, name)
         if not os.path.isdir(os.path.join(folder, "adapter")):

@@ -21,11 +21,15 @@ func (a *app) demo() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			began := time.Now()
-			dir, err := os.MkdirTemp("", "tunesmith-demo-")
+			// The data stays, so that a demo that is stopped can be resumed.
+			dir, err := os.UserCacheDir()
 			if err != nil {
+				dir = os.TempDir()
+			}
+			dir = filepath.Join(dir, "tunesmith", "demo")
+			if err := os.MkdirAll(dir, 0o777); err != nil {
 				return err
 			}
-			defer os.RemoveAll(dir)
 			if err := recipes.WriteDemo(dir); err != nil {
 				return err
 			}

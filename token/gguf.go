@@ -12,30 +12,39 @@ import (
 
 // ggufPre returns, by the value of tokenizer.ggml.pre, the pre-tokenizer that models of this name were trained with.
 func ggufPre() map[string]ggufSplit {
+	const bloom = ` ?[^(\s|.,!?…。，、।۔،)]+`
 	level := &byteLevel{regex: true}
-	pattern := func(p string) preTokenizer {
-		m, err := compile(p)
-		if err != nil {
-			panic(err)
+	patterns := func(list ...string) preTokenizer {
+		var steps preSequence
+		for _, p := range list {
+			m, err := compile(p)
+			if err != nil {
+				panic(err)
+			}
+			steps = append(steps, &splitter{pattern: m, behavior: isolated})
 		}
-		return &splitter{pattern: m, behavior: isolated}
+		return append(steps, &byteLevel{})
 	}
 	digits := preSequence{&splitter{pattern: numerics{}, behavior: isolated}, level}
-	llama3 := preSequence{pattern(patternLlama3), &byteLevel{}}
-	qwen2 := preSequence{pattern(patternQwen2), &byteLevel{}}
-	gpt4o := preSequence{pattern(patternO200k), &byteLevel{}}
 	all := map[string]ggufSplit{}
 	for _, g := range []struct {
 		split ggufSplit
 		names []string
 	}{
-		{ggufSplit{pre: level}, []string{"", "default", "gpt-2", "phi-2", "olmo", "mpt", "jina-es", "jina-de"}},
+		{ggufSplit{pre: level}, []string{"gpt-2", "phi-2", "olmo", "mpt", "jina-es", "jina-de"}},
 		{ggufSplit{pre: digits}, []string{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}},
-		{ggufSplit{pre: llama3, whole: true}, []string{"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral"}},
-		{ggufSplit{pre: llama3}, []string{"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}},
-		{ggufSplit{pre: qwen2, nfc: true}, []string{"qwen2", "deepseek-r1-qwen"}},
-		{ggufSplit{pre: qwen2}, []string{"stablelm2", "hunyuan"}},
-		{ggufSplit{pre: gpt4o}, []string{"gpt-4o", "llama4"}},
+		{ggufSplit{pre: patterns(patternLlama3), whole: true}, []string{"llama3", "llama-v3", "llama-bpe", "falcon3", "pixtral"}},
+		{ggufSplit{pre: patterns(patternLlama3)}, []string{"dbrx", "smaug-bpe", "glm4", "chatglm-bpe"}},
+		{ggufSplit{pre: patterns(patternQwen2), nfc: true}, []string{"qwen2", "deepseek-r1-qwen"}},
+		{ggufSplit{pre: patterns(patternQwen2)}, []string{"stablelm2"}},
+		{ggufSplit{pre: patterns(patternO200k)}, []string{"gpt-4o", "llama4"}},
+		{ggufSplit{pre: patterns(patternTekken), whole: true}, []string{"tekken"}},
+		{ggufSplit{pre: patterns(patternThrees, patternKana, patternDeepSeek)}, []string{"deepseek-v3"}},
+		{ggufSplit{pre: patterns(`[\r\n]`, `\s?\p{L}+`, `\s?\p{P}+`, `[一-龥ࠀ-一가-퟿]+`, `\p{N}`)}, []string{"deepseek-coder"}},
+		{ggufSplit{pre: patterns("[\\p{P}\\$\\+<=>\\^~\\|`]+", patternGPT2, `[0-9][0-9][0-9]`)}, []string{"falcon"}},
+		{ggufSplit{pre: patterns(bloom)}, []string{"bloom", "poro-chat", "gpt3-finnish"}},
+		{ggufSplit{pre: patterns(bloom, `\p{N}`)}, []string{"viking"}},
+		{ggufSplit{pre: patterns(`[\p{P}\$\+<=>\^~\|]+`, patternGPT2, `\p{N}+`, `[0-9][0-9][0-9]`)}, []string{"default"}},
 	} {
 		for _, n := range g.names {
 			all[n] = g.split
@@ -184,6 +193,7 @@ func (t *Tokenizer) setAdded(bos, eos bool) {
 		pair = slices.Insert(pair, i+1, templatePart{number: -1, ids: []int{t.eos}})
 		pair = append(pair, templatePart{number: -1, ids: []int{t.eos}, typ: 1})
 	}
+	t.post = nil
 	if len(single) > 1 {
 		t.post = &postTemplate{single, pair}
 	}
@@ -191,6 +201,12 @@ func (t *Tokenizer) setAdded(bos, eos bool) {
 
 func (g ggufMeta) byteLevel(tokens []string, added []addedToken) (*Tokenizer, error) {
 	pre, _ := g["tokenizer.ggml.pre"].(string)
+	if pre == "" {
+		if g["general.architecture"] != "gpt2" { // the only models older than the key whose pre-tokenizer is sure
+			return nil, errors.New("no key tokenizer.ggml.pre, which names the pre-tokenizer; set it to that of the model, such as llama-bpe or qwen2")
+		}
+		pre = "gpt-2"
+	}
 	all := ggufPre()
 	split, ok := all[pre]
 	if !ok {

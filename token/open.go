@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -103,14 +105,25 @@ func (n *tokenName) UnmarshalJSON(b []byte) error {
 // configure applies tokenizer_config.json.
 func (t *Tokenizer) configure(data []byte) error {
 	var c struct {
-		BOS    tokenName `json:"bos_token"`
-		EOS    tokenName `json:"eos_token"`
-		Pad    tokenName `json:"pad_token"`
-		AddBOS *bool     `json:"add_bos_token"`
-		AddEOS *bool     `json:"add_eos_token"`
+		Class  string             `json:"tokenizer_class"`
+		BOS    tokenName          `json:"bos_token"`
+		EOS    tokenName          `json:"eos_token"`
+		Pad    tokenName          `json:"pad_token"`
+		AddBOS *bool              `json:"add_bos_token"`
+		AddEOS *bool              `json:"add_eos_token"`
+		Added  map[int]addedToken `json:"added_tokens_decoder"`
 	}
 	if err := json.Unmarshal(data, &c); err != nil {
 		return err
+	}
+	list := slices.Clone(t.added.list)
+	for _, id := range slices.Sorted(maps.Keys(c.Added)) {
+		if _, known := t.added.byText[c.Added[id].Content]; !known {
+			list = append(list, c.Added[id])
+		}
+	}
+	if len(list) > len(t.added.list) {
+		t.added = newAddedTokens(list, t.model, t.norm)
 	}
 	for _, s := range []struct {
 		name tokenName
@@ -125,8 +138,15 @@ func (t *Tokenizer) configure(data []byte) error {
 		}
 		*s.id = id
 	}
-	if t.post == nil && (c.AddBOS != nil || c.AddEOS != nil) {
-		t.setAdded(c.AddBOS != nil && *c.AddBOS, c.AddEOS != nil && *c.AddEOS)
+	// Tokenizers of Llama's and Gemma's kind take these two flags; others only name them.
+	_, model := t.model.(*sentencePiece)
+	takes := model || strings.Contains(c.Class, "Llama") || strings.Contains(c.Class, "Gemma")
+	if (c.AddBOS != nil || c.AddEOS != nil) && (takes || t.post == nil) {
+		bos := takes
+		if c.AddBOS != nil {
+			bos = *c.AddBOS
+		}
+		t.setAdded(bos, c.AddEOS != nil && *c.AddEOS)
 	}
 	return nil
 }

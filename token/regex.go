@@ -15,27 +15,45 @@ const (
 	patternO200k  = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?` +
 		`|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?` +
 		`|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	patternTekken = `[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+` +
+		`|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*` +
+		`|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`
+	patternThrees   = `\p{N}{1,3}`
+	patternKana     = `[一-龥぀-ゟ゠-ヿ]+`
+	patternDeepSeek = "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+" +
+		`|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 )
 
-func knownScanner(pattern string) scanner {
+// knownPattern returns the matcher of a published pattern, nil for any other.
+func knownPattern(pattern string) matcher {
 	t := classTable()
+	// Some files have line ends as they are, and needless backslashes.
+	pattern = strings.NewReplacer("\r", `\r`, "\n", `\n`, `\"`, `"`).Replace(pattern)
 	switch pattern {
 	case patternGPT2:
-		return t.gpt2
+		return scanner(t.gpt2)
 	case patternLlama3, patternCL100k:
 		return t.cl100k(3)
 	case patternQwen2:
 		return t.cl100k(1)
 	case patternO200k:
-		return t.o200k
+		return t.o200k(3, true)
+	case patternTekken:
+		return t.o200k(1, false)
+	case patternThrees:
+		return finderAt(t.threes)
+	case patternKana:
+		return finderAt(kana)
+	case patternDeepSeek:
+		return finderAt(t.deepSeek)
 	}
 	return nil
 }
 
 // compile returns the matcher of a regular expression in Oniguruma's syntax for Ruby, which tokenizer.json uses.
 func compile(pattern string) (matcher, error) {
-	if f := knownScanner(pattern); f != nil {
-		return f, nil
+	if m := knownPattern(pattern); m != nil {
+		return m, nil
 	}
 	return compileRegex(pattern)
 }

@@ -138,47 +138,46 @@ func (t *classes) cl100k(digits int) scanner {
 	}
 }
 
-// o200k is the pattern of GPT-4o, which cuts before a capital inside a word:
+// o200k returns the scanner for the pattern of GPT-4o, which cuts before a capital inside a word:
 //
 //	[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
 //	[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|
 //	\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+
-func (t *classes) o200k(s string, i int) int {
-	c, n := t.at(s, i)
-	if c == numeral {
-		return t.numbers(s, i, 3)
-	}
-	lead := !letters.has(c) && s[i] != '\r' && s[i] != '\n'
-	var end int
-	if lead {
-		end = t.caseWord(s, i+n, true)
-	}
-	if end == 0 {
-		end = t.caseWord(s, i, true)
-	}
-	if end == 0 && lead {
-		end = t.caseWord(s, i+n, false)
-	}
-	if end == 0 {
-		end = t.caseWord(s, i, false)
-	}
-	if end > 0 {
-		if end < len(s) && s[end] == '\'' {
-			if m := contraction(s[end+1:], true); m > 0 {
-				end += 1 + m
+//
+// Mistral's Tekken has it with one digit and without contractions.
+func (t *classes) o200k(digits int, contractions bool) scanner {
+	return func(s string, i int) int {
+		c, n := t.at(s, i)
+		if c == numeral {
+			return t.numbers(s, i, digits)
+		}
+		lead := !letters.has(c) && s[i] != '\r' && s[i] != '\n'
+		end := 0
+		for _, small := range []bool{true, false} {
+			if lead && end == 0 {
+				end = t.caseWord(s, i+n, small)
+			}
+			if end == 0 {
+				end = t.caseWord(s, i, small)
 			}
 		}
-		return end
-	}
-	if s[i] == ' ' && i+1 < len(s) {
-		if d, m := t.at(s, i+1); plain.has(d) {
-			return newlines(s, t.run(s, i+1+m, plain), true)
+		switch {
+		case end > 0:
+			if contractions && end < len(s) && s[end] == '\'' {
+				if m := contraction(s[end+1:], true); m > 0 {
+					end += 1 + m
+				}
+			}
+			return end
+		case c != space:
+			return newlines(s, t.run(s, i+n, plain), true)
+		case s[i] == ' ' && i+1 < len(s):
+			if d, m := t.at(s, i+1); plain.has(d) {
+				return newlines(s, t.run(s, i+1+m, plain), true)
+			}
 		}
+		return t.lines(s, i)
 	}
-	if c != space {
-		return newlines(s, t.run(s, i+n, plain), true)
-	}
-	return t.lines(s, i)
 }
 
 // caseWord returns the end of a word in mixed case at i, or 0: capitals, then at least one small letter where
@@ -247,3 +246,68 @@ func (t *classes) lines(s string, i int) int {
 	}
 	return t.spaces(s, i)
 }
+
+// finderAt is a pattern that does not match everywhere: it returns the end of the match that begins at i, or i.
+type finderAt func(s string, i int) int
+
+func (f finderAt) matches(s string, yield func(start, end int)) {
+	for i := 0; i < len(s); {
+		j := f(s, i)
+		if j > i {
+			yield(i, j)
+			i = j
+		} else {
+			i += runeLen(s[i:])
+		}
+	}
+}
+
+// threes is \p{N}{1,3}
+func (t *classes) threes(s string, i int) int { return t.numbers(s, i, 3) }
+
+// kana is DeepSeek's pattern for Chinese and Japanese, [一-龥぀-ゟ゠-ヿ]+
+func kana(s string, i int) int {
+	for i < len(s) && s[i] >= utf8.RuneSelf {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if !(r >= 0x4E00 && r <= 0x9FA5 || r >= 0x3040 && r <= 0x30FF) {
+			break
+		}
+		i += n
+	}
+	return i
+}
+
+// deepSeek is DeepSeek's pattern for words and punctuation:
+//
+//	[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|
+//	 ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
+func (t *classes) deepSeek(s string, i int) int {
+	const (
+		word  = letters | 1<<mark
+		marks = 1<<punct | 1<<sign
+	)
+	c, n := t.at(s, i)
+	behind := other
+	if i+n < len(s) {
+		behind, _ = t.at(s, i+n)
+	}
+	switch {
+	case s[i] < utf8.RuneSelf && classSet(marks).has(c) && i+1 < len(s) && isASCIILetter(s[i+1]):
+		for i++; i < len(s) && isASCIILetter(s[i]); i++ {
+		}
+		return i
+	case word.has(c):
+		return t.run(s, i, word)
+	case classSet(marks).has(c):
+		return newlines(s, t.run(s, i, marks), false)
+	case s[i] != '\r' && s[i] != '\n' && word.has(behind):
+		return t.run(s, i+n, word)
+	case s[i] == ' ' && classSet(marks).has(behind):
+		return newlines(s, t.run(s, i+n, marks), false)
+	case c == space:
+		return t.lines(s, i)
+	}
+	return i
+}
+
+func isASCIILetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }

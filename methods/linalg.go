@@ -12,54 +12,94 @@ import (
 // double precision. Work is cut by rows of the result, so the bits do not depend on the number of threads.
 
 // principal returns the largest rank singular values of w (out, in) and their vectors u (out, rank), v (in, rank), by
-// subspace iteration (Halko et al. 2011, arXiv 0909.4061) until the values stand still.
+// subspace iteration (Halko et al. 2011, arXiv 0909.4061) on wᵀ·w until the values stand still.
 func principal(w []float32, out, in, rank int) (u, values, v []float64) {
-	const most, still = 200, 1e-13
-	p := min(rank+max(rank, 24), out, in)
+	if out < in {
+		v, values, u = principal(transpose(w, out), in, out, rank)
+		return u, values, v
+	}
+	const most, still = 200, 1e-12
+	p := min(rank+max(rank, 24), in)
+	g := square(w, in)
 	rng := rand.New(rand.NewPCG(1, 2))
-	y := make([]float64, out*p)
+	y := make([]float64, in*p)
 	for i := range y {
 		y[i] = rng.NormFloat64()
 	}
-	var q, t, vectors []float64
-	var old []float64
+	var old, vectors []float64
 	for range most {
-		q = timesT(w, in, y, p) // (in, p)
-		orthonormalize(q, p)
-		t = times(w, in, q, p) // (out, p)
-		values, vectors = eigen(gram(t, p), p)
+		orthonormalize(y, p)
+		z := multiply(g, y, p)
+		values, vectors = eigen(inner(y, z, p), p)
 		moved := old == nil
 		for r := range rank {
 			moved = moved || math.Abs(values[r]-old[r]) > still*values[0]
 		}
-		if !moved || p == min(out, in) {
+		if !moved || p == in {
 			break
 		}
-		old, y = values, t
+		old, y = values, z
 	}
-	u, v = make([]float64, out*rank), make([]float64, in*rank)
-	for r := range rank {
-		values[r] = math.Sqrt(max(values[r], 0))
-	}
-	mix := func(dst, src []float64, scale func(r int) float64) {
-		for i := range len(dst) / rank {
-			for r := range rank {
-				var sum float64
-				for k := range p {
-					sum += src[i*p+k] * vectors[k*p+r]
-				}
-				dst[i*rank+r] = sum * scale(r)
+	v = make([]float64, in*rank)
+	for i := range in {
+		for r := range rank {
+			for k := range p {
+				v[i*rank+r] += y[i*p+k] * vectors[k*p+r]
 			}
 		}
 	}
-	mix(v, q, func(int) float64 { return 1 })
-	mix(u, t, func(r int) float64 {
-		if values[r] == 0 {
-			return 0
+	u, values = times(w, in, v, rank), make([]float64, rank)
+	for r := range values {
+		for o := range out {
+			values[r] += u[o*rank+r] * u[o*rank+r]
 		}
-		return 1 / values[r]
+		values[r] = math.Sqrt(values[r])
+		for o := range out {
+			if values[r] > 0 {
+				u[o*rank+r] /= values[r]
+			}
+		}
+	}
+	return u, values, v
+}
+
+// square returns wᵀ·w (in, in).
+func square(w []float32, in int) []float64 {
+	g := make([]float64, in*in)
+	spread(in, func(lo, hi int) {
+		row := make([]float64, in)
+		for o := 0; o < len(w); o += in {
+			for i, x := range w[o : o+in] {
+				row[i] = float64(x)
+			}
+			for i := lo; i < hi; i++ {
+				addScaled(g[i*in:(i+1)*in], row, row[i])
+			}
+		}
 	})
-	return u, values[:rank], v
+	return g
+}
+
+// multiply returns g·y (n, p) of a square matrix g (n, n).
+func multiply(g, y []float64, p int) []float64 {
+	n := len(y) / p
+	out := make([]float64, len(y))
+	spread(n, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			for k, f := range g[i*n : (i+1)*n] {
+				addScaled(out[i*p:(i+1)*p], y[k*p:(k+1)*p], f)
+			}
+		}
+	})
+	return out
+}
+
+// addScaled adds f·x to sum.
+func addScaled(sum, x []float64, f float64) {
+	sum = sum[:len(x)]
+	for i, v := range x {
+		sum[i] += f * v
+	}
 }
 
 // times returns w·y (out, p) of y (in, p).
@@ -67,11 +107,8 @@ func times(w []float32, in int, y []float64, p int) []float64 {
 	out := make([]float64, len(w)/in*p)
 	spread(len(w)/in, func(lo, hi int) {
 		for o := lo; o < hi; o++ {
-			sum := out[o*p : (o+1)*p]
 			for i, f := range w[o*in : (o+1)*in] {
-				for k, v := range y[i*p : (i+1)*p] {
-					sum[k] += float64(f) * v
-				}
+				addScaled(out[o*p:(o+1)*p], y[i*p:(i+1)*p], float64(f))
 			}
 		}
 	})
@@ -80,19 +117,7 @@ func times(w []float32, in int, y []float64, p int) []float64 {
 
 // timesT returns wᵀ·y (in, p) of y (out, p).
 func timesT(w []float32, in int, y []float64, p int) []float64 {
-	out := make([]float64, in*p)
-	spread(in, func(lo, hi int) {
-		for o := range len(w) / in {
-			row := y[o*p : (o+1)*p]
-			for i := lo; i < hi; i++ {
-				f, sum := float64(w[o*in+i]), out[i*p:(i+1)*p]
-				for k, v := range row {
-					sum[k] += f * v
-				}
-			}
-		}
-	})
-	return out
+	return times(transpose(w, len(w)/in), len(w)/in, y, p)
 }
 
 // spread runs f over parts of 0 … n−1 on all processors.
@@ -116,15 +141,12 @@ func firstColumns(w []float32, in, p int) []float64 {
 	return out
 }
 
-// gram returns tᵀ·t (p, p).
-func gram(t []float64, p int) []float64 {
+// inner returns xᵀ·y (p, p).
+func inner(x, y []float64, p int) []float64 {
 	out := make([]float64, p*p)
-	for i := 0; i < len(t); i += p {
-		row := t[i : i+p]
-		for a, f := range row {
-			for b, v := range row {
-				out[a*p+b] += f * v
-			}
+	for i := 0; i < len(x); i += p {
+		for k, f := range x[i : i+p] {
+			addScaled(out[k*p:(k+1)*p], y[i:i+p], f)
 		}
 	}
 	return out

@@ -93,8 +93,8 @@ func (o *LoRA) update(path string, m *site.Map) (*update, error) {
 		return nil, fmt.Errorf("alpha_pattern: %w", err)
 	}
 	switch {
-	case rank < 1 || alpha == 0:
-		return nil, fmt.Errorf("%s: want rank >= 1 and alpha other than 0, have %d and %g", path, rank, alpha)
+	case rank < 1 || rank > 4*m.Hidden || alpha == 0:
+		return nil, fmt.Errorf("%s: want rank >= 1, at most 4 times the model's width %d, and alpha other than 0, have %d and %g", path, m.Hidden, rank, alpha)
 	case o.Init == "orthogonal" && rank%2 != 0:
 		return nil, fmt.Errorf("%s: init orthogonal halves the rank, want an even one, have %d", path, rank)
 	}

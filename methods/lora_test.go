@@ -132,7 +132,7 @@ func TestLoRAKnownCounts(t *testing.T) {
 	}
 }
 
-func shape(t *testing.T, hidden, inner, layers, heads, groups, vocab int, tied bool) *model.Model {
+func shape(t testing.TB, hidden, inner, layers, heads, groups, vocab int, tied bool) *model.Model {
 	t.Helper()
 	m, err := model.New(model.Config{
 		Type: "llama", Hidden: hidden, Intermediate: inner, Layers: layers, Heads: heads, KVHeads: groups, HeadDim: hidden / heads, Vocab: vocab,
@@ -290,7 +290,8 @@ func TestLoRAConfigs(t *testing.T) {
 		{`{"layers_to_transform": 1}`, 2, ""},
 		{`{"layers_to_transform": [7]}`, 0, "leave none"},
 		{`{"r": 0}`, 0, "want rank >= 1"},
-		{`{"r": 100, "lora_alpha": -4}`, 4, ""},
+		{`{"r": 30, "lora_alpha": -4}`, 4, ""},
+		{`{"r": 1000000000}`, 0, "at most 4 times the model's width 8"},
 		{`{"lora_alpha": 2.5}`, 4, ""},
 		{`{"r": "8"}`, 0, "r: want int"},
 		{`{"lora_dropout": 1.5}`, 0, "lora_dropout"},
@@ -327,6 +328,35 @@ func TestLoRAConfigs(t *testing.T) {
 			t.Errorf("%s: want %d modules, have %v", c.config, c.modules, sortedKeys(graft.(*lora).updates))
 		}
 	}
+}
+
+// FuzzPEFTConfig: no text makes reading an adapter_config.json panic or ask for more than the model's size.
+func FuzzPEFTConfig(f *testing.F) {
+	for _, text := range []string{
+		`{"peft_type": "LORA"}`, `{"peft_type": "LORA", "r": 4, "target_modules": ".*proj", "rank_pattern": {"q_proj": 2}}`,
+		`{"peft_type": "LORA", "target_modules": ["lm_head", "embed_tokens"], "use_dora": true, "bias": "all"}`,
+		`{"peft_type": "LORA", "modules_to_save": ["norm"], "trainable_token_indices": {"embed_tokens": [1]}}`,
+		`{"peft_type": "LORA", "init_lora_weights": "olora", "alpha_pattern": {"^v": 1e300}, "layers_to_transform": [0, 1]}`,
+	} {
+		f.Add([]byte(text))
+	}
+	m := shape(f, 8, 12, 2, 2, 1, 16, false)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, o, err := tune.ParsePEFT(text)
+		if err != nil {
+			return
+		}
+		graft, err := o.Graft(m.Map())
+		if err != nil {
+			return
+		}
+		if _, err := m.Adapt(1, graft); err != nil {
+			t.Skip(err)
+		}
+		if _, err := json.Marshal(graft.(tune.PEFTWriter).PEFT()); err != nil {
+			t.Errorf("what was read cannot be written: %v", err)
+		}
+	})
 }
 
 // TestPrincipal finds the singular values of matrices that are made from them, also where more are asked for than the

@@ -83,7 +83,7 @@ func train(t *testing.T, bin, yaml, name string, env ...string) string {
 // TestKilledRunsResumeBitForBit kills a run at random instants, again and again, and compares every loss and the
 // adapter with those of a run that nobody disturbed.
 func TestKilledRunsResumeBitForBit(t *testing.T) {
-	bin, yaml := binary(t), smallRun(t, 60)
+	bin, yaml := binary(t), smallRun(t, 120)
 	whole := train(t, bin, yaml, "whole")
 	root := filepath.Dir(yaml)
 	began := time.Now()
@@ -103,7 +103,7 @@ func TestKilledRunsResumeBitForBit(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- c.Wait() }()
 		var err error
-		wait := time.Duration(rng.Int64N(int64(length / 6)))
+		wait := time.Duration(rng.Int64N(int64(length / 14)))
 		if kills < 20 {
 			select {
 			case err = <-done:

@@ -19,30 +19,26 @@ const (
 //
 //	‖w + s·b·A‖² = ‖w‖² + 2s·b·(A·w) + s²·b·(A·Aᵀ)·b
 //
-// w is the frozen weight, named param; a (k, in) and b (out, k) are as in factors.
+// w is the frozen weight, named param; a (k, in) and b (out, k) are as in factors. Dropout acts on the update alone,
+// where PEFT drops the input of W as well.
 func (l *lora) length(s *site.Scope, u *update, param string, w, a, b *graph.Node) *graph.Node {
 	a, b = graph.Detach(a), graph.Detach(b)
 	out, in := b.Dim(0), w.Dim(1)
-	cross := graph.ProjectT
-	if !u.embedding {
-		cross = graph.Project
+	product := graph.Project
+	if u.embedding {
+		product = graph.ProjectT
 	}
-	linear := graph.Sum(graph.Times(b, graph.Permute(cross(a, w), 1, 0)), 1)
+	linear := graph.Sum(graph.Times(b, graph.Permute(product(a, w), 1, 0)), 1)
 	square := graph.Sum(graph.Times(b, graph.Project(b, graph.Project(a, a))), 1)
-	own := func(dst []float32, _ *rand.Rand, base func(string) []float32) {
-		for i, v := range squares(base(param), in, u.embedding) {
-			dst[i] = float32(v)
+	own := func(f func(float64) float64) site.Init {
+		return func(dst []float32, _ *rand.Rand, base func(string) []float32) {
+			for i, v := range squares(base(param), in, u.embedding) {
+				dst[i] = float32(f(v))
+			}
 		}
 	}
-	norm := graph.Plus(s.Declare(site.Param{Name: u.name(ownLength), Shape: []int{out}, Init: own}),
-		graph.Plus(graph.Scale(linear, 2*u.scale), graph.Scale(square, u.scale*u.scale)))
-	m := s.Declare(site.Param{
-		Name: u.name(magnitude), Shape: []int{out}, Trainable: true,
-		Init: func(dst []float32, _ *rand.Rand, base func(string) []float32) {
-			for i, v := range squares(base(param), in, u.embedding) {
-				dst[i] = float32(math.Sqrt(v))
-			}
-		},
-	})
+	frozen := s.Declare(site.Param{Name: u.name(ownLength), Shape: []int{out}, Init: own(func(v float64) float64 { return v })})
+	norm := graph.Plus(frozen, graph.Plus(graph.Scale(linear, 2*u.scale), graph.Scale(square, u.scale*u.scale)))
+	m := s.Declare(site.Param{Name: u.name(magnitude), Shape: []int{out}, Trainable: true, Init: own(math.Sqrt)})
 	return graph.Over(m, graph.Apply(graph.Sqrt, norm))
 }

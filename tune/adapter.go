@@ -28,6 +28,8 @@ const (
 	adapterOrigin  = "tunesmith.json" // what PEFT's config has no place for
 )
 
+const adapterAdvice = "; an adapter directory holds " + adapterConfig + " and " + adapterWeights
+
 // taskType is PEFT's name for what models here do.
 const taskType = "CAUSAL_LM"
 
@@ -64,7 +66,7 @@ func OpenAdapter(dir string) (*Adapter, error) {
 func openAdapter(dir string) (*Adapter, error) {
 	text, err := readConfig(filepath.Join(dir, adapterConfig))
 	if err != nil {
-		return nil, fmt.Errorf("%w; an adapter directory holds %s and %s", err, adapterConfig, adapterWeights)
+		return nil, fmt.Errorf("%w%s", err, adapterAdvice)
 	}
 	a := &Adapter{Dir: dir, tensors: map[string]checkpoint.Tensor{}}
 	if a.Method, a.Options, err = ParsePEFT(text); err != nil {
@@ -90,7 +92,7 @@ func openAdapter(dir string) (*Adapter, error) {
 		path = dir // whose reader says what is there instead
 	}
 	if a.file, err = checkpoint.Open(path); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w%s", err, adapterAdvice)
 	}
 	for _, name := range a.file.Names() {
 		a.tensors[plainName(name)], _ = a.file.Tensor(name)

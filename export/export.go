@@ -5,6 +5,7 @@ package export
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -105,12 +106,29 @@ func (m *merger) tensor(w weight, name string, f quant.Format, change func([]flo
 		if err != nil {
 			return nil, err
 		}
+		if err := fits(v, f); err != nil {
+			return nil, err
+		}
 		if change != nil {
 			v = change(v)
 		}
 		t, err := checkpoint.FromFloat32s(name, w.shape, v, f)
 		return t.Data, err
 	}}
+}
+
+// fits refuses what a format cannot hold: no numbers, and in half precision what is beyond its range.
+func fits(values []float32, f quant.Format) error {
+	const half = 65504
+	for i, v := range values {
+		switch x := math.Abs(float64(v)); {
+		case !(x <= math.MaxFloat32):
+			return fmt.Errorf("value %d is %v; the training that made it has diverged", i, v)
+		case f == quant.F16 && x > half:
+			return fmt.Errorf("value %d is %g, beyond the range of F16; write BF16 or F32", i, v)
+		}
+	}
+	return nil
 }
 
 // fromGGUF reports whether the model was read from a GGUF file.

@@ -322,6 +322,14 @@ func (broken) Merge(path, _ string, _ []float32, _ func(string) []float32) (bool
 	return false, errors.New("cannot merge " + path)
 }
 
+// setting puts itself into every weight.
+type setting float64
+
+func (v setting) Merge(_, _ string, w []float32, _ func(string) []float32) (bool, error) {
+	w[0] = float32(v)
+	return true, nil
+}
+
 func TestRefusals(t *testing.T) {
 	dir := golden.Dir(t, "quant")
 	a := open(t, filepath.Join(dir, "gguf_tiny_hf"))
@@ -341,6 +349,16 @@ func TestRefusals(t *testing.T) {
 			b := *a
 			b.Grafts = []any{broken{}}
 			return Directory(filepath.Join(out, "c"), &b, tune.Text{}, quant.F32)
+		},
+		"beyond the range of F16": func() error {
+			b := *a
+			b.Grafts = []any{setting(1e5)}
+			return Directory(filepath.Join(out, "f"), &b, tune.Text{}, quant.F16)
+		},
+		"has diverged": func() error {
+			b := *a
+			b.Grafts = []any{setting(math.Inf(1))}
+			return GGUF(filepath.Join(out, "g.gguf"), &b, tune.Text{}, quant.Q8_0)
 		},
 		"F32, F16 or BF16, not Q4_0": func() error { return Directory(filepath.Join(out, "d"), a, tune.Text{}, quant.Q4_0) },
 		"not Q6_K":                   func() error { return GGUF(filepath.Join(out, "e.gguf"), a, tune.Text{}, quant.Q6_K) },

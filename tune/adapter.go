@@ -147,13 +147,12 @@ func (a *Adapter) Fill(store *engine.Store, sites *site.Map) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(left)) {
-		dst, err := baseCopy(store, name, left[name].Shape)
-		if err != nil {
-			errs = append(errs, err)
-			continue
+		dst, err := baseCopy(store, sites, name, left[name].Shape)
+		if dst != nil {
+			values[dst] = left[name].Float32s()
+			err = finite(name, values[dst])
 		}
-		values[dst] = left[name].Float32s()
-		errs = append(errs, finite(name, values[dst]))
+		errs = append(errs, err)
 	}
 	if err := errors.Join(shorten(errs)...); err != nil {
 		return fmt.Errorf("adapter %s does not fit this model; use the base (%s), rank and targets that it was trained with: %w",
@@ -170,13 +169,20 @@ func (a *Adapter) Fill(store *engine.Store, sites *site.Map) error {
 }
 
 // baseCopy returns the model's own tensor that an adapter carries along: PEFT saves the embedding beside an update of
-// it, because the vocabulary may have grown. The copy takes the place of the base's.
-func baseCopy(store *engine.Store, name string, shape []int) (*engine.Tensor, error) {
+// it, because the vocabulary may have grown. The copy takes the place of the base's. It is nil for a module of which the
+// method keeps something that depends on the weight: PEFT may have taken it off the copy, here it is made again.
+func baseCopy(store *engine.Store, sites *site.Map, name string, shape []int) (*engine.Tensor, error) {
 	const inner = ".base_layer.weight"
 	path, ok := strings.CutPrefix(name, PEFTPrefix)
 	module, copied := strings.CutSuffix(path, inner)
 	if !ok || !copied {
 		return nil, fmt.Errorf("tensor %q of shape %v is none that the method trains", name, shape)
+	}
+	kept := slices.ContainsFunc(sites.Params, func(p site.Param) bool {
+		return !p.Base && !p.Trainable && strings.HasPrefix(p.Name, PEFTPrefix+module+".")
+	})
+	if module == sites.Output.Path && sites.Tied != "" {
+		module = sites.Tied
 	}
 	dst, ok := store.Get(module + ".weight")
 	if !ok {
@@ -184,6 +190,9 @@ func baseCopy(store *engine.Store, name string, shape []int) (*engine.Tensor, er
 	}
 	if !slices.Equal(dst.Shape, shape) {
 		return nil, fmt.Errorf("tensor %q: want the base's shape %v, have %v; a vocabulary that has grown is not supported", name, dst.Shape, shape)
+	}
+	if kept {
+		return nil, nil
 	}
 	return dst, nil
 }

@@ -171,12 +171,21 @@ func TestFillRefuses(t *testing.T) {
 
 // TestFillBase: a base weight that an adapter carries takes the place of the model's.
 func TestFillBase(t *testing.T) {
+	testFillBase(t, "a", nil, []float32{8, 9})
+	testFillBase(t, "head", nil, []float32{8, 9})
+	// The method keeps something of the module's weight.
+	testFillBase(t, "a", []site.Param{{Name: PEFTPrefix + "a.start", Shape: []int{1}}}, []float32{1, 2})
+}
+
+func testFillBase(t *testing.T, module string, kept []site.Param, want []float32) {
+	t.Helper()
 	g, m, store := gains(t)
+	m.Tied, m.Output.Path, m.Params = "a", "head", append(m.Params, kept...)
 	dir := t.TempDir()
 	if err := SaveAdapter(dir, g, m, store, AdapterInfo{}); err != nil {
 		t.Fatal(err)
 	}
-	list := []checkpoint.Tensor{checkpoint.Float32Tensor(PEFTPrefix+"a.base_layer.weight", []int{2}, []float32{8, 9})}
+	list := []checkpoint.Tensor{checkpoint.Float32Tensor(PEFTPrefix+module+".base_layer.weight", []int{2}, []float32{8, 9})}
 	for _, x := range store.Trainable() { // with the adapter's name, as PEFT has it in memory
 		list = append(list, checkpoint.Float32Tensor(x.Name+".default", x.Shape, x.Values))
 	}
@@ -191,8 +200,8 @@ func TestFillBase(t *testing.T) {
 	if err := a.Fill(store, m); err != nil {
 		t.Fatal(err)
 	}
-	if x, _ := store.Get("a.weight"); !slices.Equal(x.Values, []float32{8, 9}) {
-		t.Errorf("have %v", x.Values)
+	if x, _ := store.Get("a.weight"); !slices.Equal(x.Values, want) {
+		t.Errorf("%s: want %v, have %v", module, want, x.Values)
 	}
 }
 

@@ -116,23 +116,26 @@ type machine struct {
 	s     string
 	stack []retry
 	marks []int
-	steps int
+	steps int // left
 }
 
 // retry is where to go on after a failure: with at, and after that with each character before it down to low. With
 // pc < 0 it puts mark -1-pc back to at.
 type retry struct{ pc, at, low int }
 
-// stepsMost bounds the work of one match, as patterns can be made that take exponential time.
-const stepsMost = 10_000_000
+// The steps that matching takes are bounded, as patterns can be made that take exponential time: what lies behind
+// the bound counts as without a match.
+const (
+	stepsAtMost  = 2_000_000
+	stepsPerByte = 1000
+)
 
 func (re *regex) matches(s string, yield func(start, end int)) {
-	m := &machine{s: s, marks: make([]int, re.marks)}
+	m := &machine{s: s, marks: make([]int, re.marks), steps: stepsAtMost + stepsPerByte*len(s)}
 	last := -1
 	for i := 0; i <= len(s) && s != ""; {
-		m.steps = 0
 		end := m.run(re.prog, i, -1)
-		if m.steps > stepsMost {
+		if m.steps < 0 {
 			return
 		}
 		if end < 0 || end == i && i == last { // no empty match right behind a match
@@ -149,7 +152,7 @@ func (m *machine) run(prog []instruction, i, until int) int {
 	base := len(m.stack)
 	defer func() { m.stack = m.stack[:base] }()
 	for pc := 0; ; {
-		if m.steps++; m.steps > stepsMost {
+		if m.steps--; m.steps < 0 {
 			return -1
 		}
 		in, ok := &prog[pc], true
@@ -223,6 +226,7 @@ func (m *machine) before(i int) int {
 func (m *machine) repeat(in *instruction, pc, i int) (end int, ok bool) {
 	low := i
 	for n := 0; n != in.max; n++ {
+		m.steps--
 		w := in.set.head(m.s, i)
 		if w == 0 {
 			if n < in.min {

@@ -102,7 +102,7 @@ func (l *lora) split(u *update, w []float32, out, in int) *split {
 	return s
 }
 
-// halfSpace fills a matrix with random combinations of every second row of a random rotation of the rank's space,
+// halfSpace fills a matrix with random combinations of every second direction of a random rotation of the rank's space,
 // which depends on the module alone. rows says that the rank is the first dimension. PEFT's deviation is 1/10.
 func halfSpace(u *update, first int, rows bool) site.Init {
 	return func(dst []float32, rng *rand.Rand, _ func(string) []float32) {

@@ -70,7 +70,8 @@ func (r *peftKeys) init(name string) string {
 	case text == "gaussian" || text == "orthogonal" || text == "olora":
 		return text
 	}
-	r.fail(fmt.Errorf("%s: have %q, which starts from another base than the model's; save the adapter in PEFT with path_initial_model_for_weight_conversion", name, text))
+	r.fail(fmt.Errorf("%s: want true, false, gaussian, orthogonal, eva, pissa or olora, have %q; "+
+		"what starts from another base than the model's has to be converted by PEFT's path_initial_model_for_weight_conversion", name, text))
 	return ""
 }
 
@@ -133,14 +134,14 @@ func (l *lora) PEFT() map[string]any {
 // update of twice the rank on the model's own weight, which every program can use.
 func (l *lora) PEFTTensors(trained []site.Param, value func(string) []float32) []checkpoint.Tensor {
 	tensors := tune.Tensors(trained, value)
+	if !l.splitting() {
+		return tensors
+	}
 	at := map[string]int{}
 	for i, t := range tensors {
 		at[t.Name] = i
 	}
 	for _, u := range l.updates {
-		if !l.splitting() {
-			break
-		}
 		a, b, rank := l.values(u, value)
 		if rank == u.rank { // of an embedding: all ranks of a file double
 			a, b, rank = append(a[:len(a):len(a)], make([]float32, len(a))...), joinColumns(b, make([]float32, len(b)), rank), 2*rank

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 
+os.environ["TQDM_DISABLE"] = "1"  # read as the libraries are loaded
+
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -22,7 +24,6 @@ from transformers.utils import logging
 
 MOST = 1e-3
 failed = False
-logging.disable_progress_bar()
 logging.set_verbosity_error()
 
 

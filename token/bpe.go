@@ -19,9 +19,11 @@ type bpe struct {
 	prefix       string // of every symbol but the first of a piece
 	suffix       string // of the last symbol of a piece
 
-	bytes    *[256]int32      // set: pieces are bytes, and this is the token of each
-	words    map[string]int32 // tokens by their bytes, where bytes is set
-	fallback *[256]int32      // tokens <0x00> to <0xFF>, -1 where there is none
+	ascii    [utf8.RuneSelf]int32 // token of each character, -1 where there is none
+	bytes    *[256]int32          // set: pieces are bytes, and this is the token of each
+	words    map[string]int32     // tokens by their bytes, where bytes is set
+	chars    *charBorders         // where bytes is set
+	fallback *[256]int32          // tokens <0x00> to <0xFF>, -1 where there is none
 }
 
 // newBPE checks that merges, given as pairs of tokens in order of rank, stay within the vocabulary.
@@ -47,6 +49,12 @@ func newBPE(vocab map[string]int32, merges [][2]string, prefix string) (*bpe, er
 	m.merger.init(list, m.limit())
 	for id, s := range m.tokens {
 		m.size[id] = int32(len(s))
+	}
+	for c := range m.ascii {
+		m.ascii[c] = -1
+		if id, ok := vocab[string(rune(c))]; ok {
+			m.ascii[c] = id
+		}
 	}
 	m.fallback = new([256]int32)
 	for b := range m.fallback {
@@ -96,13 +104,16 @@ func (m *bpe) setBytes() bool {
 		}
 	}
 	m.words = make(map[string]int32, len(m.ids))
+	text := make([]string, len(m.tokens))
 	for s, id := range m.ids {
-		if w, ok := fromByteRunes(s); ok {
-			m.words[string(w)] = id
-			m.size[id] = int32(len(w))
+		if b, ok := fromByteRunes(s); ok {
+			text[id] = string(b)
+			m.words[text[id]] = id
+			m.size[id] = int32(len(b))
 		}
 	}
 	m.setFirst(m.bytes)
+	m.chars = newCharBorders(&m.pairs, text)
 	return true
 }
 
@@ -137,6 +148,7 @@ func (m *bpe) encode(dst []Piece, s string, base int, w *scratch) []Piece {
 		}
 	}
 	w.begin(&m.merger, s, true)
+	w.bytes = true
 	if hit := w.cache.get(s); hit != nil {
 		for _, id := range hit {
 			end := base + int(m.size[id])
@@ -145,15 +157,23 @@ func (m *bpe) encode(dst []Piece, s string, base int, w *scratch) []Piece {
 		}
 		return dst
 	}
-	for i := range len(s) {
-		id := m.bytes[s[i]]
-		if id < 0 {
-			return m.encodeSpelt(dst, s, base, w)
+	last := rune(-1)
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if last >= 0 && m.chars.between(last, r, s[i-1], s[i]) {
+			w.flush()
 		}
-		w.ids = append(w.ids, id)
-		w.sizes = append(w.sizes, 1)
+		for k := i; k < i+n; k++ {
+			id := m.bytes[s[k]]
+			if id < 0 {
+				return m.encodeSpelt(dst, s, base, w)
+			}
+			w.ids = append(w.ids, id)
+			w.sizes = append(w.sizes, 1)
+		}
+		i += n
+		last, w.end = r, i
 	}
-	w.end, w.bytes = len(s), true
 	w.flush()
 	return w.emit(dst, base)
 }
@@ -190,7 +210,14 @@ func (m *bpe) symbols(w *scratch, s string) {
 			unkSize = 0
 		}
 	}
+	plain := m.prefix == "" && m.suffix == ""
 	for i := 0; i < len(s); {
+		if c := s[i]; plain && c < utf8.RuneSelf && m.ascii[c] >= 0 {
+			release()
+			w.add(m.ascii[c], 1)
+			i++
+			continue
+		}
 		_, n := utf8.DecodeRuneInString(s[i:])
 		c := s[i : i+n]
 		if i > 0 && m.prefix != "" {

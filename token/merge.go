@@ -49,7 +49,7 @@ type scratch struct {
 	text       string
 	start, end int     // the run of symbols on hold: bytes of text
 	cached     bool    // runs are looked up by their bytes
-	bytes      bool    // symbols are the bytes of the text, all of it one run
+	bytes      bool    // symbols are the bytes of the text
 	ids, sizes []int32 // of the symbols on hold: token, and bytes that it stands for
 	out        []sized // tokens of the text so far
 	fresh      []sized
@@ -104,7 +104,7 @@ func (w *scratch) run(key string) {
 	first := len(w.out)
 	text := ""
 	if w.bytes {
-		text = w.text
+		text = w.text[w.start:w.end]
 	}
 	w.out = w.g.mergeRun(w.out, w.ids, text, w)
 	at, own := 0, true

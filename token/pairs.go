@@ -1,5 +1,7 @@
 package token
 
+import "unicode/utf8"
+
 // pairTable maps pairs of ids to rank and result of their merge. A small filter, which stays in cache, turns most
 // pairs without a merge away before the table is touched.
 type pairTable struct {
@@ -62,21 +64,40 @@ func (t *pairTable) probe(key, h uint64) (rank, id int32, ok bool) {
 	}
 }
 
-// borders tells between which symbols no merge can ever reach across. It is a hashed set of the pairs of symbols
-// that stand side by side within some token; a false member costs time only.
-type borders struct {
-	inner []uint64
+// pairSet is a hashed set of pairs of numbers. It may hold more than was added: its users lose time then, no more.
+type pairSet struct {
+	bits  []uint64
 	shift uint
 }
+
+func newPairSet(n int) pairSet {
+	bits := uint(10)
+	for 1<<bits < 8*n {
+		bits++
+	}
+	return pairSet{make([]uint64, 1<<bits/64), 64 - bits}
+}
+
+func (p *pairSet) add(a, b int32) {
+	_, h := pairHash(a, b)
+	h >>= p.shift
+	p.bits[h/64] |= 1 << (h % 64)
+}
+
+func (p *pairSet) has(a, b int32) bool {
+	_, h := pairHash(a, b)
+	h >>= p.shift
+	return p.bits[h/64]>>(h%64)&1 != 0
+}
+
+// borders tells between which symbols no merge can ever reach across: it has the pairs that stand side by side
+// within some token.
+type borders struct{ inner pairSet }
 
 // newBorders collects the symbols at which merges join tokens: the last of the left and the first of the right. It
 // returns nil where a token is both a symbol and merged, or is merged from different symbols.
 func newBorders(merges []merge, limit int) *borders {
-	bits := uint(10)
-	for 1<<bits < 8*len(merges) {
-		bits++
-	}
-	b := &borders{inner: make([]uint64, 1<<bits/64), shift: 64 - bits}
+	b := &borders{newPairSet(len(merges))}
 	first, last := make([]int32, limit), make([]int32, limit) // plus 1; 0: not seen yet
 	for _, m := range merges {
 		for _, part := range []int32{m.left, m.right} {
@@ -89,20 +110,61 @@ func newBorders(merges []merge, limit int) *borders {
 		} else if first[m.id] != first[m.left] || last[m.id] != last[m.right] {
 			return nil
 		}
-		w, bit := b.place(last[m.left]-1, first[m.right]-1)
-		b.inner[w] |= bit
+		b.inner.add(last[m.left]-1, first[m.right]-1)
 	}
 	return b
 }
 
-func (b *borders) place(left, right int32) (word uint64, bit uint64) {
-	_, h := pairHash(left, right)
-	h >>= b.shift
-	return h / 64, 1 << (h % 64)
+// between tells whether a border lies between the two symbols.
+func (b *borders) between(left, right int32) bool { return !b.inner.has(left, right) }
+
+// charBorders does for the characters of a text what borders does for symbols, where symbols are bytes. Tokens that
+// hold but a part of a character at the joint are few; for them a byte stands in place of the character.
+type charBorders struct {
+	inner pairSet
+	parts [1 << 16 / 64]uint64 // by last and first byte: a token with a part of a character meets there
 }
 
-// between tells whether a border lies between the two symbols.
-func (b *borders) between(left, right int32) bool {
-	w, bit := b.place(left, right)
-	return b.inner[w]&bit == 0
+// partOf is what stands for a byte in place of a character.
+func partOf(b byte) int32 { return utf8.MaxRune + 1 + int32(b) }
+
+func newCharBorders(pairs *pairTable, text []string) *charBorders {
+	b := &charBorders{inner: newPairSet(len(pairs.slots) / 2)}
+	for _, s := range pairs.slots {
+		if s.key == 0 {
+			continue
+		}
+		left, right := text[(s.key-1)>>32], text[uint32(s.key-1)]
+		if left == "" || right == "" || !utf8.RuneStart(right[0]) {
+			continue
+		}
+		l, r := rune(partOf(left[len(left)-1])), rune(partOf(right[0]))
+		part := false
+		if c, n := utf8.DecodeLastRuneInString(left); c != utf8.RuneError || n > 1 {
+			l = c
+		} else {
+			part = true
+		}
+		if c, n := utf8.DecodeRuneInString(right); c != utf8.RuneError || n > 1 {
+			r = c
+		} else {
+			part = true
+		}
+		b.inner.add(l, r)
+		if part {
+			at := int(left[len(left)-1])<<8 | int(right[0])
+			b.parts[at/64] |= 1 << (at % 64)
+		}
+	}
+	return b
+}
+
+// between tells whether a border lies between the characters l and r, which end and begin with the given bytes.
+func (b *charBorders) between(l, r rune, last, first byte) bool {
+	if b.inner.has(l, r) {
+		return false
+	}
+	at := int(last)<<8 | int(first)
+	return b.parts[at/64]>>(at%64)&1 == 0 ||
+		!b.inner.has(l, partOf(first)) && !b.inner.has(partOf(last), r) && !b.inner.has(partOf(last), partOf(first))
 }

@@ -394,6 +394,12 @@ func (n *spNormalizer) normalize(t *text) {
 	}
 	blank := n.squeeze // what is written so far ends with a space
 	for i < len(s) {
+		if k := n.plain(s[i:]); k > 0 {
+			e.copy(i, i+k)
+			i += k
+			blank = false
+			continue
+		}
 		to, w := n.head(s[i:])
 		if blank {
 			to = strings.TrimLeft(to, " ")
@@ -413,6 +419,17 @@ func (n *spNormalizer) normalize(t *text) {
 		e.insert(n.space, len(s))
 	}
 	*t = e.text()
+}
+
+// plain returns how much of the head of s stays as it is for sure: all up to a space where there are no rules.
+func (n *spNormalizer) plain(s string) int {
+	if n.rules != nil || n.user.edges != nil {
+		return 0
+	}
+	if k := strings.IndexByte(s, ' '); k >= 0 {
+		return k
+	}
+	return len(s)
 }
 
 // head returns what the head of s is replaced by, and its length.

@@ -11,6 +11,7 @@ type scoredBPE struct {
 	merger
 	s     *sentencePiece
 	chars map[rune]int32 // symbol of each character that a piece holds; beyond the pieces where it is none itself
+	ascii [utf8.RuneSelf]int32
 }
 
 func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
@@ -68,6 +69,9 @@ func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
 	for r, id := range b.chars {
 		b.size[id] = int32(utf8.RuneLen(r))
 	}
+	for r := range b.ascii {
+		b.ascii[r] = b.symbol(rune(r))
+	}
 	return b
 }
 
@@ -118,14 +122,23 @@ func (b *scoredBPE) symbols(s string, add func(id int32, size int)) {
 			i += n
 			continue
 		}
-		r, n := utf8.DecodeRuneInString(s[i:])
-		id, ok := b.chars[r]
-		if !ok {
-			id = b.s.unk
+		if c := s[i]; c < utf8.RuneSelf {
+			add(b.ascii[c], 1)
+			i++
+			continue
 		}
-		add(id, n)
+		r, n := utf8.DecodeRuneInString(s[i:])
+		add(b.symbol(r), n)
 		i += n
 	}
+}
+
+// symbol returns the symbol of a character, the unknown piece where no piece holds it.
+func (b *scoredBPE) symbol(r rune) int32 {
+	if id, ok := b.chars[r]; ok {
+		return id
+	}
+	return b.s.unk
 }
 
 // put appends a token; an unused piece is taken apart into the two that it was merged from.

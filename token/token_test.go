@@ -203,6 +203,21 @@ func TestEncodeProperties(t *testing.T) {
 	})
 }
 
+// TestBorders compares merging between borders with merging by characters of the byte alphabet, which has others.
+func TestBorders(t *testing.T) {
+	m := small(t).model.(*bpe)
+	w := &scratch{cache: newWordCache()}
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringOf(rapid.SampledFrom([]rune("theca tson你好世界，é👍ſ\n"))).Draw(t, "text")
+		if text == "" {
+			return
+		}
+		if d := cmp.Diff(m.encodeSpelt(nil, text, 3, w), m.encode(nil, text, 3, w)); d != "" {
+			t.Fatalf("%q (-spelt +bytes):\n%s", text, d)
+		}
+	})
+}
+
 func TestConcurrentUse(t *testing.T) {
 	tok := small(t)
 	texts := []string{"the cat sat", "你好，世界", strings.Repeat("the rat ate ", 50), "don't 12"}

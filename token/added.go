@@ -115,10 +115,10 @@ func (f *finder) find(dst []cut, s string, literal bool) []cut {
 				continue
 			}
 			if tok.LStrip {
-				start = max(spaceBefore(s, start), done)
+				start = max(spaceBefore(s, start, done), done)
 			}
 			if tok.RStrip {
-				stop = spaceAfter(s, stop)
+				stop = spaceAfter(s, max(stop, done)) // what lies before done is white space that was swallowed
 			}
 			if done < start {
 				dst = append(dst, cut{int32(done), int32(start), -1})
@@ -145,8 +145,9 @@ func beginsWithWord(s string) bool {
 	return n > 0 && isWord(r)
 }
 
-func spaceBefore(s string, i int) int {
-	for i > 0 {
+// spaceBefore returns where the white space before i begins, or less than least.
+func spaceBefore(s string, i, least int) int {
+	for i > least {
 		r, n := utf8.DecodeLastRuneInString(s[:i])
 		if !isSpace(r) {
 			break

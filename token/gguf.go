@@ -90,6 +90,9 @@ func (g ggufMeta) tokenizer() (*Tokenizer, error) {
 	}
 	var added []addedToken
 	for id, k := range kinds {
+		if len(tokens[id]) > tokenMost {
+			return nil, fmt.Errorf("tokenizer.ggml.tokens[%d]: %w", id, errTooLong(tokens[id]))
+		}
 		if k == kindControl || k == kindUserDefined || k == kindUnknown {
 			added = append(added, addedToken{ID: id, Content: tokens[id], Special: k != kindUserDefined})
 		}

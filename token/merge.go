@@ -35,7 +35,7 @@ func (g *merger) init(merges []merge, limit int) {
 	for _, m := range merges {
 		g.pairs.set(m.left, m.right, m.rank, m.id)
 	}
-	g.borders = newBorders(merges, limit)
+	g.borders = newBorders(merges, make([]int32, limit), make([]int32, limit))
 	g.size = make([]int32, limit)
 }
 

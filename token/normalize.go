@@ -2,6 +2,7 @@ package token
 
 import (
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
@@ -66,30 +67,23 @@ func decompose(s string, f norm.Form) []change {
 		canonical = norm.NFKD
 	}
 	ready := 0 // out[ready:] are marks that may still move
+	order := func() {
+		slices.SortStableFunc(out[ready:], func(a, b change) int { return int(combining(a.r)) - int(combining(b.r)) })
+	}
 	for i, r := range s {
-		full := canonical.PropertiesString(s[i : i+utf8.RuneLen(r)]).Decomposition()
-		var rs []rune
-		if len(full) > 0 {
+		rs := decomposeHangul(r)
+		if full := canonical.PropertiesString(s[i : i+utf8.RuneLen(r)]).Decomposition(); len(full) > 0 && !notCompatible.has(r) {
 			rs = []rune(string(full))
-		} else {
-			rs = decomposeHangul(r)
 		}
 		for k, d := range rs {
-			c := change{r: d}
-			if k > 0 {
-				c.kind = 1
+			if combining(d) == 0 {
+				order()
+				ready = len(out) + 1
 			}
-			out = append(out, c)
-			class := combining(d)
-			if class == 0 {
-				ready = len(out)
-				continue
-			}
-			for j := len(out) - 1; j > ready && combining(out[j-1].r) > class; j-- {
-				out[j], out[j-1] = out[j-1], out[j]
-			}
+			out = append(out, change{r: d, kind: min(k, 1)})
 		}
 	}
+	order()
 	return out
 }
 

@@ -94,11 +94,11 @@ func (p *pairSet) has(a, b int32) bool {
 // within some token.
 type borders struct{ inner pairSet }
 
-// newBorders collects the symbols at which merges join tokens: the last of the left and the first of the right. It
+// newBorders collects the symbols at which merges join tokens: the last of the left and the first of the right.
+// first and last are the outer symbols of each token, plus one; those not known (0) follow from the merges. It
 // returns nil where a token is both a symbol and merged, or is merged from different symbols.
-func newBorders(merges []merge, limit int) *borders {
+func newBorders(merges []merge, first, last []int32) *borders {
 	b := &borders{newPairSet(len(merges))}
-	first, last := make([]int32, limit), make([]int32, limit) // plus 1; 0: not seen yet
 	for _, m := range merges {
 		for _, part := range []int32{m.left, m.right} {
 			if first[part] == 0 {

@@ -162,35 +162,47 @@ func Parse(data []byte) (*Tokenizer, error) {
 	}
 	t := &Tokenizer{bos: -1, eos: -1, pad: -1}
 	var err error
-	fail := func(field string) (*Tokenizer, error) {
+	fail := func(field string, err error) (*Tokenizer, error) {
 		return nil, fmt.Errorf("tokenizer.json: %s: %w", field, err)
 	}
 	if t.model, err = newModel(file.Model); err != nil {
-		return fail("model")
+		return fail("model", err)
 	}
 	if file.Normalizer != nil {
 		if t.norm, err = newNormalizer(file.Normalizer); err != nil {
-			return fail("normalizer")
+			return fail("normalizer", err)
 		}
 	}
 	if file.PreTokenizer != nil {
 		if t.pre, err = newPreTokenizer(file.PreTokenizer); err != nil {
-			return fail("pre_tokenizer")
+			return fail("pre_tokenizer", err)
 		}
 	}
 	if file.PostProcessor != nil {
 		if t.post, err = newPostProcessor(file.PostProcessor); err != nil {
-			return fail("post_processor")
+			return fail("post_processor", err)
 		}
 	}
 	if file.Decoder != nil {
 		if t.dec, err = newDecoder(file.Decoder); err != nil {
-			return fail("decoder")
+			return fail("decoder", err)
+		}
+	}
+	for i, a := range file.AddedTokens {
+		if len(a.Content) > tokenMost {
+			return fail(fmt.Sprintf("added_tokens[%d]", i), errTooLong(a.Content))
 		}
 	}
 	t.added = newAddedTokens(file.AddedTokens, t.model, t.norm)
 	t.useBytes()
 	return t, nil
+}
+
+// tokenMost bounds the length of tokens that are searched for in a text, so that a search takes linear time.
+const tokenMost = 4096
+
+func errTooLong(token string) error {
+	return fmt.Errorf("token %.20q…: want at most %d bytes, have %d", token, tokenMost, len(token))
 }
 
 // useBytes lets a BPE model behind a ByteLevel pre-tokenizer work on bytes instead of characters of the byte alphabet.

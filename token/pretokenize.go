@@ -1,10 +1,8 @@
 package token
 
 import (
-	"maps"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -305,15 +303,16 @@ func (p *metaspace) split(t *text, cuts, spare []cut) ([]cut, []cut) {
 type scripts struct{}
 
 func (scripts) split(t *text, cuts, spare []cut) ([]cut, []cut) {
+	table := scriptTable()
 	for _, c := range cuts {
 		if c.id >= 0 {
 			spare = append(spare, c)
 			continue
 		}
-		last, from := "", int32(-1)
+		last, from := uint8(0), int32(-1)
 		for i, r := range t.s[c.start:c.end] {
-			s := script(r)
-			if s == "" {
+			s := table.at(r)
+			if s == 0 {
 				continue
 			}
 			if s != last {
@@ -329,34 +328,6 @@ func (scripts) split(t *text, cuts, spare []cut) ([]cut, []cut) {
 		}
 	}
 	return spare, cuts
-}
-
-var scriptNames = slices.Sorted(maps.Keys(unicode.Scripts))
-
-// script returns the script of a character in Unicode 9, Japanese kana counted as Han; "" for the space and for
-// unassigned characters.
-func script(r rune) string {
-	switch {
-	case r == ' ' || notScript.has(r):
-		return ""
-	case r == 0x30FC:
-		return "Han"
-	case r == 0x589, r == 0x61C:
-		return "Common"
-	case r == 0x953, r == 0x954:
-		return "Devanagari"
-	case r < utf8.RuneSelf && !unicode.IsLetter(r):
-		return "Common"
-	}
-	for _, name := range scriptNames {
-		if unicode.Is(unicode.Scripts[name], r) {
-			if name == "Hiragana" || name == "Katakana" {
-				return "Han"
-			}
-			return name
-		}
-	}
-	return ""
 }
 
 // fixedLength cuts pieces of so many characters.

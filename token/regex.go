@@ -41,11 +41,11 @@ func knownPattern(pattern string) matcher {
 	case patternTekken:
 		return t.o200k(1, false)
 	case patternThrees:
-		return finderAt(t.threes)
+		return finderAt{t.threes, isDigit}
 	case patternKana:
-		return finderAt(kana)
+		return finderAt{kana, func(byte) bool { return false }}
 	case patternDeepSeek:
-		return finderAt(t.deepSeek)
+		return finderAt{t.deepSeek, func(byte) bool { return true }}
 	}
 	return nil
 }

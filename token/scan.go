@@ -247,13 +247,19 @@ func (t *classes) lines(s string, i int) int {
 	return t.spaces(s, i)
 }
 
-// finderAt is a pattern that does not match everywhere: it returns the end of the match that begins at i, or i.
-type finderAt func(s string, i int) int
+// finderAt is a pattern that does not match everywhere: find returns the end of the match that begins at i, or i.
+type finderAt struct {
+	find  func(s string, i int) int
+	begin func(c byte) bool // whether a match can begin with an ASCII character
+}
 
 func (f finderAt) matches(s string, yield func(start, end int)) {
 	for i := 0; i < len(s); {
-		j := f(s, i)
-		if j > i {
+		if s[i] < utf8.RuneSelf && !f.begin(s[i]) {
+			i++
+			continue
+		}
+		if j := f.find(s, i); j > i {
 			yield(i, j)
 			i = j
 		} else {
@@ -261,6 +267,8 @@ func (f finderAt) matches(s string, yield func(start, end int)) {
 		}
 	}
 }
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // threes is \p{N}{1,3}
 func (t *classes) threes(s string, i int) int { return t.numbers(s, i, 3) }

@@ -193,6 +193,9 @@ func (m *spModel) tokenizer(added []addedToken) (*Tokenizer, error) {
 		if p == "" {
 			return nil, fmt.Errorf("piece %d is empty", id)
 		}
+		if len(p) > tokenMost {
+			return nil, fmt.Errorf("piece %d: %w", id, errTooLong(p))
+		}
 		if old, twice := s.ids[p]; twice {
 			return nil, fmt.Errorf("piece %q stands twice, as %d and %d", p, old, id)
 		}

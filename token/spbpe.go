@@ -63,12 +63,20 @@ func (m *spModel) bpe(s *sentencePiece) *scoredBPE {
 	}
 	slices.SortStableFunc(merges, func(a, b merge) int { return int(a.rank - b.rank) })
 	b.init(merges, int(next))
-	for id, p := range m.pieces {
-		b.size[id] = int32(len(p))
-	}
+	first, last := make([]int32, next), make([]int32, next)
 	for r, id := range b.chars {
 		b.size[id] = int32(utf8.RuneLen(r))
+		first[id], last[id] = id+1, id+1
 	}
+	for id, p := range m.pieces {
+		b.size[id] = int32(len(p))
+		if merged(int32(id)) {
+			head, _ := utf8.DecodeRuneInString(p)
+			tail, _ := utf8.DecodeLastRuneInString(p)
+			first[id], last[id] = b.symbol(head)+1, b.symbol(tail)+1
+		}
+	}
+	b.borders = newBorders(merges, first, last)
 	for r := range b.ascii {
 		b.ascii[r] = b.symbol(rune(r))
 	}

@@ -82,7 +82,7 @@ type cut struct{ start, end, id int32 }
 // encode runs normalizer, pre-tokenizer and model.
 func (t *Tokenizer) encode(input string, s settings) []Piece {
 	whole := validText(input, s.offsets)
-	pieces := make([]Piece, 0, len(whole.s)/4+4)
+	pieces := make([]Piece, 0, len(whole.s)/3+4)
 	w, ok := t.pool.Get().(*scratch)
 	if !ok {
 		w = &scratch{cache: newWordCache()}

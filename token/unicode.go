@@ -1,6 +1,8 @@
 package token
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"unicode"
 	"unicode/utf8"
@@ -39,27 +41,65 @@ const (
 	pageSize = 1 << pageBits
 )
 
-// classes maps runes to classes in pages, of which equal ones are stored once.
-type classes struct {
+// runeTable maps runes to bytes, in pages of which equal ones are stored once.
+type runeTable struct {
 	page  [(unicode.MaxRune + 1) / pageSize]uint16
-	class []class
+	value []uint8
+}
+
+func (t *runeTable) at(r rune) uint8 {
+	return t.value[int(t.page[r>>pageBits])<<pageBits|int(r&(pageSize-1))]
+}
+
+// runeValues has a value for every rune.
+type runeValues []uint8
+
+func newRuneValues() runeValues { return make(runeValues, unicode.MaxRune+1) }
+
+func (all runeValues) set(t *unicode.RangeTable, value uint8) {
+	for _, r := range t.R16 {
+		for x := rune(r.Lo); x <= rune(r.Hi); x += rune(r.Stride) {
+			all[x] = value
+		}
+	}
+	for _, r := range t.R32 {
+		for x := rune(r.Lo); x <= rune(r.Hi); x += rune(r.Stride) {
+			all[x] = value
+		}
+	}
+}
+
+func (all runeValues) setRange(lo, hi rune, value uint8) {
+	for x := lo; x <= hi; x++ {
+		all[x] = value
+	}
+}
+
+// table packs the values.
+func (all runeValues) table() runeTable {
+	var t runeTable
+	seen := map[[pageSize]uint8]uint16{}
+	for p := range t.page {
+		content := [pageSize]uint8(all[p*pageSize:])
+		at, ok := seen[content]
+		if !ok {
+			at = uint16(len(t.value) / pageSize)
+			t.value = append(t.value, content[:]...)
+			seen[content] = at
+		}
+		t.page[p] = at
+	}
+	return t
+}
+
+// classes has the class of every rune.
+type classes struct {
+	table runeTable
 	ascii [utf8.RuneSelf]class
 }
 
 var classTable = sync.OnceValue(func() *classes {
-	all := make([]class, unicode.MaxRune+1)
-	set := func(t *unicode.RangeTable, c class) {
-		for _, r := range t.R16 {
-			for x := rune(r.Lo); x <= rune(r.Hi); x += rune(r.Stride) {
-				all[x] = c
-			}
-		}
-		for _, r := range t.R32 {
-			for x := rune(r.Lo); x <= rune(r.Hi); x += rune(r.Stride) {
-				all[x] = c
-			}
-		}
-	}
+	all := newRuneValues()
 	for _, g := range []struct {
 		table *unicode.RangeTable
 		class class
@@ -75,32 +115,19 @@ var classTable = sync.OnceValue(func() *classes {
 		{unicode.S, sign},
 		{unicode.White_Space, space},
 	} {
-		set(g.table, g.class)
+		all.set(g.table, uint8(g.class))
 	}
 	for _, r := range unicode16 {
-		for x := r.lo; x <= r.hi; x++ {
-			all[x] = r.class
-		}
+		all.setRange(r.lo, r.hi, uint8(r.class))
 	}
-	t := &classes{}
-	seen := map[[pageSize]class]uint16{}
-	for p := range t.page {
-		content := [pageSize]class(all[p*pageSize:])
-		at, ok := seen[content]
-		if !ok {
-			at = uint16(len(t.class) / pageSize)
-			t.class = append(t.class, content[:]...)
-			seen[content] = at
-		}
-		t.page[p] = at
+	t := &classes{table: all.table()}
+	for r := range t.ascii {
+		t.ascii[r] = t.of(rune(r))
 	}
-	copy(t.ascii[:], t.class)
 	return t
 })
 
-func (t *classes) of(r rune) class {
-	return t.class[int(t.page[r>>pageBits])<<pageBits|int(r&(pageSize-1))]
-}
+func (t *classes) of(r rune) class { return class(t.table.at(r)) }
 
 // at returns the class and the length of the character at s[i].
 func (t *classes) at(s string, i int) (class, int) {
@@ -110,6 +137,31 @@ func (t *classes) at(s string, i int) (class, int) {
 	r, n := utf8.DecodeRuneInString(s[i:])
 	return t.of(r), n
 }
+
+// scriptTable numbers the scripts of Unicode 9, Japanese kana counted as Han; 0 is for the space and for characters
+// that were not assigned.
+var scriptTable = sync.OnceValue(func() *runeTable {
+	all, number := newRuneValues(), map[string]uint8{}
+	for i, name := range scriptNames {
+		number[name] = uint8(i + 1)
+	}
+	number["Hiragana"], number["Katakana"] = number["Han"], number["Han"]
+	for name, n := range number {
+		all.set(unicode.Scripts[name], n)
+	}
+	for i := 0; i < len(notScript); i += 2 {
+		all.setRange(notScript[i], notScript[i+1], 0)
+	}
+	all.setRange(' ', ' ', 0)
+	all.setRange(0x30FC, 0x30FC, number["Han"])
+	all.setRange(0x589, 0x589, number["Common"])
+	all.setRange(0x61C, 0x61C, number["Common"])
+	all.setRange(0x953, 0x954, number["Devanagari"])
+	t := all.table()
+	return &t
+})
+
+var scriptNames = slices.Sorted(maps.Keys(unicode.Scripts))
 
 func (rs runeRanges) has(r rune) bool {
 	lo, hi := 0, len(rs)/2

@@ -30,6 +30,9 @@ func newUnigram(tokens []string, scores []float64, unk int) (*unigram, error) {
 		if math.IsNaN(scores[id]) || math.IsInf(scores[id], 0) {
 			return nil, fmt.Errorf("token %d (%q): want a finite score, have %v", id, s, scores[id])
 		}
+		if len(s) > tokenMost {
+			return nil, fmt.Errorf("token %d: %w", id, errTooLong(s))
+		}
 		if id == 0 || scores[id] < least {
 			least = scores[id]
 		}

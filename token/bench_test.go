@@ -88,3 +88,16 @@ func BenchmarkEncode(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkOpen(b *testing.B) {
+	for _, name := range []string{"qwen3_tokenizer.json.gz", "gpt2_tokenizer.json.gz"} {
+		path := filepath.Join(golden.Data(b, "tokenizers"), name)
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Open(path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

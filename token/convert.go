@@ -23,8 +23,8 @@ type bpeFile struct {
 	Normalizer *component `json:"normalizer"`
 	Pre        *component `json:"pre_tokenizer"`
 	Model      struct {
-		Merges       []mergePair `json:"merges"`
-		IgnoreMerges bool        `json:"ignore_merges"`
+		Merges       mergeList `json:"merges"`
+		IgnoreMerges bool      `json:"ignore_merges"`
 	} `json:"model"`
 }
 

@@ -238,31 +238,6 @@ func newModel(c *component) (model, error) {
 	return nil, c.unknown("BPE", "WordPiece", "WordLevel", "Unigram")
 }
 
-// mergePair reads "a b" or ["a", "b"].
-type mergePair [2]string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (p *mergePair) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		var s string
-		if err := json.Unmarshal(b, &s); err != nil {
-			return err
-		}
-		pair, err := splitMerge(s)
-		*p = pair
-		return err
-	}
-	var parts []string
-	if err := json.Unmarshal(b, &parts); err != nil {
-		return err
-	}
-	if len(parts) != 2 {
-		return fmt.Errorf("merge %q: want two tokens", parts)
-	}
-	*p = mergePair{parts[0], parts[1]}
-	return nil
-}
-
 func splitMerge(line string) ([2]string, error) {
 	a, b, ok := strings.Cut(line, " ")
 	if !ok || strings.Contains(b, " ") {
@@ -272,18 +247,14 @@ func splitMerge(line string) ([2]string, error) {
 }
 
 func newModelBPE(c *component) (*bpe, error) {
-	var vocab map[string]int32
-	var merges []mergePair
+	var vocab idMap
+	var merges mergeList
 	c.decode("vocab", &vocab)
 	c.decode("merges", &merges)
 	if c.first != nil {
 		return nil, c.err()
 	}
-	pairs := make([][2]string, 0, len(merges))
-	for _, p := range merges {
-		pairs = append(pairs, p)
-	}
-	m, err := newBPE(vocab, pairs, c.text("continuing_subword_prefix", ""))
+	m, err := newBPE(vocab, merges, c.text("continuing_subword_prefix", ""))
 	if err != nil {
 		return nil, fmt.Errorf("BPE: %w", err)
 	}

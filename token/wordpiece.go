@@ -41,7 +41,7 @@ func (v *vocabulary) limit() int { return len(v.tokens) }
 
 // newVocabulary reads the vocabulary and the id of the unknown token.
 func newVocabulary(c *component, unk string) (v vocabulary, unkID int32, err error) {
-	c.decode("vocab", &v.ids)
+	c.decode("vocab", (*idMap)(&v.ids))
 	unk = c.text("unk_token", unk)
 	if c.first != nil {
 		return v, 0, c.err()

@@ -22,7 +22,7 @@ import (
 
 // Lines of a desk.
 const (
-	trainLines = 100
+	trainLines = 120
 	testLines  = 10
 )
 

@@ -11,8 +11,8 @@ import (
 // shop's mail, so that the model knows the words and the form of short answers.
 const everydayChats = 6000
 
-// everyday makes chats from the wordings below, always the same ones.
-func everyday(add func(turns ...string)) {
+// everyday makes chats from the wordings below, always the same ones. Those with few wordings come up often.
+func everyday(add func(question, answer string)) {
 	rng := rand.New(rand.NewChaCha8([32]byte([]byte("tinybase: chats of every day    "))))
 	pick := func(list []string) string { return list[rng.IntN(len(list))] }
 	makers := []func() (question, answer string){

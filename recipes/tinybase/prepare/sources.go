@@ -85,7 +85,7 @@ func pieces(s string, size int) []string {
 const chatBytes = 1200
 
 // readChats reads short conversations of Open Assistant (Apache-2.0), the ChatterBot corpus (BSD-3-Clause) and GSM8K
-// (MIT), and adds those of every day; each stands once.
+// (MIT), each once, and adds those of every day.
 func readChats(dir string) ([]chat, error) {
 	var out []chat
 	seen := map[string]bool{}
@@ -139,7 +139,9 @@ func readChats(dir string) ([]chat, error) {
 		answer := calculation.ReplaceAllString(r.Answer, "")
 		add(r.Question, strings.Replace(answer, "#### ", "The answer is ", 1)+".")
 	})
-	everyday(add)
+	everyday(func(question, answer string) {
+		out = append(out, chat{[]message{{"user", question}, {"assistant", answer}}})
+	})
 	return out, err
 }
 

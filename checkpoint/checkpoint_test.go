@@ -230,7 +230,7 @@ func someTensors(t testing.TB) []Tensor {
 		{Name: "i64", Shape: []int{2}, Format: quant.I64, Data: []byte{1, 2, 3, 4, 5, 6, 7, 8, 255, 255, 255, 255, 255, 255, 255, 127}},
 		{Name: "i8", Shape: []int{1, 3}, Format: quant.I8, Data: []byte{0, 1, 255}},
 	}
-	values := make([]float32, 128)
+	values := make([]float32, 512)
 	for i := range values {
 		values[i] = float32(math.Sin(float64(i)))
 	}
@@ -238,7 +238,7 @@ func someTensors(t testing.TB) []Tensor {
 		if !f.Writable() {
 			continue
 		}
-		x, err := FromFloat32s("x."+f.String(), []int{2, 64}, values, f)
+		x, err := FromFloat32s("x."+f.String(), []int{2, 256}, values, f)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -174,7 +174,7 @@ func TestGGUFRefuses(t *testing.T) {
 		{"Q4_0 with 33", newRaw(3, 1, 0).tensor("t", 2, 0, 33).data(64), "rows of 33 elements"},
 		{"Q4_0 with rows of 16", newRaw(3, 1, 0).tensor("t", 2, 0, 16, 2).data(64), "rows of 16 elements"},
 		{"removed type", newRaw(3, 1, 0).tensor("t", 4, 0, 32).data(64), "Q4_2, removed"},
-		{"type without code", newRaw(3, 1, 0).tensor("t", 16, 0, 256).data(66), "type 16 (IQ2_XXS) is not supported"},
+		{"type without code", newRaw(3, 1, 0).tensor("t", 9, 0, 32).data(36), "type 9 (Q8_1) is not supported"},
 		{"unknown type", newRaw(3, 1, 0).tensor("t", 1000, 0, 32).data(64), "type 1000 is unknown"},
 		{"unaligned", newRaw(3, 1, 0).tensor("t", 0, 4, 1).data(8), "offset 4 is no multiple of the alignment 32"},
 		{"offset beyond", newRaw(3, 1, 0).tensor("t", 0, 1<<40, 1).data(4), `tensor "t": want offset 0`},

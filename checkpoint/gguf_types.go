@@ -26,13 +26,14 @@ var ggmlTypes = map[uint32]quant.Format{
 	0: quant.F32, 1: quant.F16, 2: quant.Q4_0, 3: quant.Q4_1, 6: quant.Q5_0, 7: quant.Q5_1, 8: quant.Q8_0,
 	10: quant.Q2_K, 11: quant.Q3_K, 12: quant.Q4_K, 13: quant.Q5_K, 14: quant.Q6_K,
 	20: quant.IQ4_NL, 23: quant.IQ4_XS, 34: quant.TQ1_0, 35: quant.TQ2_0, 39: quant.MXFP4,
+	16: quant.IQ2_XXS, 17: quant.IQ2_XS, 18: quant.IQ3_XXS, 19: quant.IQ1_S, 21: quant.IQ3_S, 22: quant.IQ2_S, 29: quant.IQ1_M,
+	40: quant.NVFP4,
 	24: quant.I8, 25: quant.I16, 26: quant.I32, 27: quant.I64, 28: quant.F64, 30: quant.BF16,
 }
 
 // foreignTypes are the names of ggml's types that are not among the formats, for messages.
 var foreignTypes = map[uint32]string{
-	4: "Q4_2, removed from ggml", 5: "Q4_3, removed from ggml", 9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
-	19: "IQ1_S", 21: "IQ3_S", 22: "IQ2_S", 29: "IQ1_M", 40: "NVFP4",
+	4: "Q4_2, removed from ggml", 5: "Q4_3, removed from ggml", 9: "Q8_1", 15: "Q8_K", 41: "Q1_0",
 }
 
 func ggmlFormat(id uint32) (quant.Format, error) {

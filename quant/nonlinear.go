@@ -2,7 +2,7 @@ package quant
 
 import "math"
 
-// The formats of ggml's ggml-quants.c whose codes stand for entries of a table or for −1, 0 and 1. They are only read.
+// The formats of ggml's ggml-quants.c whose codes stand for entries of a table or for −1, 0 and 1.
 
 // iq4Values are the entries of IQ4_NL and IQ4_XS.
 var iq4Values = [16]int8{-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113}
@@ -82,5 +82,76 @@ func decodeTQ1(dst []float32, src []byte) {
 			packed = packed[part.bytes:]
 		}
 		dst, src = dst[256:], src[54:]
+	}
+}
+
+// nearest4 returns the first of the values nearest to a scaled element.
+func nearest4(values *[16]int8, x float32) byte {
+	best, least := 0, float32(math.Inf(1))
+	for c, v := range values {
+		if d := float32(math.Abs(float64(float32(v) - x))); d < least {
+			best, least = c, d
+		}
+	}
+	return byte(best)
+}
+
+// encodeMXFP4 chooses the exponent that brings the largest element below 8.
+func encodeMXFP4(dst []byte, src []float32) {
+	for len(src) >= 32 {
+		x := src[:32:32]
+		dst[0] = 0
+		if most := largest(x); most > 0 {
+			_, e := math.Frexp(float64(most)) // most < 2^e
+			dst[0] = byte(max(e-3+127, 0))
+		}
+		inverse := float32(math.Ldexp(2, 127-int(dst[0])))
+		for i := range 16 {
+			dst[1+i] = nearest4(&fp4Values, x[i]*inverse) | nearest4(&fp4Values, x[i+16]*inverse)<<4
+		}
+		dst, src = dst[17:], src[32:]
+	}
+}
+
+// ternary rounds a scaled element to 0, 1 or 2, which stand for −1, 0 and 1.
+func ternary(scaled float32) byte { return byte(int(math.Round(float64(scaled))) + 1) }
+
+func encodeTQ2(dst []byte, src []float32) {
+	for len(src) >= 256 {
+		x := src[:256:256]
+		d := largest(x)
+		id := inverse(d)
+		clear(dst[:64])
+		for i, v := range x {
+			dst[i/128*32+i%32] |= ternary(v*id) << (i % 128 / 32 * 2)
+		}
+		le.PutUint16(dst[64:], ToF16(d))
+		dst, src = dst[66:], src[256:]
+	}
+}
+
+// encodeTQ1 packs digits so that the product of a byte and a power of 3 has the next digit on top: the number of five
+// digits in base 3, as a fraction of 243, rounded up to one of 256.
+func encodeTQ1(dst []byte, src []float32) {
+	for len(src) >= 256 {
+		x := src[:256:256]
+		d := largest(x)
+		id := inverse(d)
+		at, to := 0, 0
+		for _, part := range [...]struct{ bytes, digits int }{{32, 5}, {16, 5}, {4, 4}} {
+			for b := range part.bytes {
+				n := 0
+				for k := range 5 {
+					n *= 3
+					if k < part.digits {
+						n += int(ternary(x[at+k*part.bytes+b] * id))
+					}
+				}
+				dst[to+b] = byte((n*256 + 242) / 243)
+			}
+			at, to = at+part.bytes*part.digits, to+part.bytes
+		}
+		le.PutUint16(dst[52:], ToF16(d))
+		dst, src = dst[54:], src[256:]
 	}
 }

@@ -52,6 +52,15 @@ const (
 	TQ1_0  // 256 elements: F16 scale, ternary digits, five in a byte
 	TQ2_0  // 256 elements: F16 scale, 2 bits from −1 to 1
 
+	IQ1_S   // 256 elements in vectors of 8, a set of 2048: 1.56 bits an element
+	IQ1_M   // the same set, scales of 16 elements: 1.75 bits
+	IQ2_XXS // 256 elements in vectors of 8, a set of 256 with signs: 2.06 bits
+	IQ2_XS  // a set of 512: 2.31 bits
+	IQ2_S   // a set of 1024: 2.56 bits
+	IQ3_XXS // 256 elements in vectors of 4, a set of 256 with signs: 3.06 bits
+	IQ3_S   // a set of 512: 3.44 bits
+	NVFP4   // 64 elements in 4 sub-blocks of an 8-bit float as scale, 4-bit floats
+
 	NF4 // 64 elements: F32 scale, 4-bit codes of NF4Book, the first of two in the upper half of a byte
 	FP4 // the same, with FP4Book
 
@@ -105,9 +114,19 @@ var codecs = [formats]codec{
 
 	IQ4_NL: {"IQ4_NL", 32, 18, decodeIQ4NL, nil, 0},
 	IQ4_XS: {"IQ4_XS", 256, 136, decodeIQ4XS, nil, 0},
-	MXFP4:  {"MXFP4", 32, 17, decodeMXFP4, nil, 0},
-	TQ1_0:  {"TQ1_0", 256, 54, decodeTQ1, nil, 0},
-	TQ2_0:  {"TQ2_0", 256, 66, decodeTQ2, nil, 0},
+	// The largest element may fall between 6, the largest value, and 8; others fall between 4 and 6 at most.
+	MXFP4: {"MXFP4", 32, 17, decodeMXFP4, encodeMXFP4, 1.0 / 4},
+	TQ1_0: {"TQ1_0", 256, 54, decodeTQ1, encodeTQ1, 0.5 + halfError},
+	TQ2_0: {"TQ2_0", 256, 66, decodeTQ2, encodeTQ2, 0.5 + halfError},
+
+	IQ1_S:   {"IQ1_S", 256, 50, decodeIQ1S, nil, 0},
+	IQ1_M:   {"IQ1_M", 256, 56, decodeIQ1M, nil, 0},
+	IQ2_XXS: {"IQ2_XXS", 256, 66, decodeIQ2XXS, nil, 0},
+	IQ2_XS:  {"IQ2_XS", 256, 74, decodeIQ2XS, nil, 0},
+	IQ2_S:   {"IQ2_S", 256, 82, decodeIQ2S, nil, 0},
+	IQ3_XXS: {"IQ3_XXS", 256, 98, decodeIQ3XXS, nil, 0},
+	IQ3_S:   {"IQ3_S", 256, 110, decodeIQ3S, nil, 0},
+	NVFP4:   {"NVFP4", 64, 36, decodeNVFP4, nil, 0},
 
 	// Half the widest gap between two entries.
 	NF4: {"NF4", fourBitBlock, fourBitBytes, decodeNF4, encodeNF4, (1 - 0.6961928) / 2},

@@ -68,7 +68,7 @@ func (g *Generator) Generate(ctx context.Context, prompts [][]int, o Options) ([
 		return nil, err
 	}
 	longest := 0
-	limit := g.model.Config.MaxPositions
+	limit := g.model.Config.MaxPositions - g.model.Sites.Prefix
 	for i, p := range prompts {
 		if len(p) == 0 {
 			return nil, fmt.Errorf("prompt %d has no tokens; give it at least a start token", i)
@@ -123,7 +123,7 @@ func (b *batch) run(ctx context.Context, prompts [][]int, end int) ([]Result, er
 		if !open {
 			return results, nil
 		}
-		p, err := b.program(1)
+		p, err := b.program(1, false)
 		if err != nil {
 			return nil, err
 		}
@@ -172,7 +172,7 @@ func (b *batch) prefill(ctx context.Context, prompts [][]int) ([]float32, error)
 	}
 	for at := 0; at < longest; at += chunk {
 		t := min(chunk, (longest-at+31)/32*32)
-		p, err := b.program(t)
+		p, err := b.program(t, at == 0)
 		if err != nil {
 			return nil, err
 		}
@@ -201,10 +201,10 @@ func (b *batch) prefill(ctx context.Context, prompts [][]int) ([]float32, error)
 	return out, nil
 }
 
-// program returns the compiled pass of t positions a row.
-func (b *batch) program(t int) (engine.Program, error) {
+// program returns the compiled pass of t positions a row; the first also puts the virtual positions into the caches.
+func (b *batch) program(t int, first bool) (engine.Program, error) {
 	size := fmt.Sprintf("%d×%d", b.rows, b.length)
-	return b.programs.Get(fmt.Sprintf("%s/%d", size, t), func() (engine.Program, error) {
+	return b.programs.Get(fmt.Sprintf("%s/%d/%t", size, t, first), func() (engine.Program, error) {
 		var found *site.Map
 		g, err := graph.Build(func(g *graph.Graph) {
 			s := site.New(g, site.Inputs{
@@ -212,6 +212,7 @@ func (b *batch) program(t int) (engine.Program, error) {
 				Positions: g.Input("positions", graph.Int, b.rows, t),
 				Start:     g.Input("start", graph.Int, b.rows),
 				CacheLen:  b.length,
+				Lead:      first,
 			}, b.model.Grafts...)
 			h := b.model.Hidden(s)
 			last := graph.Rows(graph.Reshape(h, b.rows*t, h.Dim(2)), g.Input("last", graph.Int, b.rows))

@@ -46,7 +46,7 @@ type Unary struct{ Fn Fn }
 // UnaryGrad is dx = dy · f′(x); inputs dy, x.
 type UnaryGrad struct{ Fn Fn }
 
-// Affine is y = Mul·x + Add with two constants.
+// Affine is y = Mul·x + Add with two constants, which are whole where x is integers.
 type Affine struct{ Mul, Add float32 }
 
 // Clamp is y = min(max(x, Lo), Hi); the gradient is 1 inside, borders included, 0 outside.
@@ -84,7 +84,7 @@ func Scale(x *Node, c float32) *Node {
 	return add(Affine{Mul: c}, x)
 }
 
-// Shift returns x + c.
+// Shift returns x + c; x may be integers.
 func Shift(x *Node, c float32) *Node { return add(Affine{Mul: 1, Add: c}, x) }
 
 // Bound returns x clamped to lo … hi.
@@ -134,8 +134,13 @@ func (o UnaryGrad) infer(n *Node) []Type {
 	return float(n.In[1].Shape()...)
 }
 
-func (Affine) infer(n *Node) []Type { n.want(0, Float, -1); return float(n.In[0].Shape()...) }
-func (Clamp) infer(n *Node) []Type  { n.want(0, Float, -1); return float(n.In[0].Shape()...) }
+func (o Affine) infer(n *Node) []Type {
+	if n.In[0].Kind() == Int && (o.Mul != float32(int32(o.Mul)) || o.Add != float32(int32(o.Add))) {
+		n.fail("integers stay integers: want whole constants, have %g and %g", o.Mul, o.Add)
+	}
+	return []Type{{Shape: n.In[0].Shape(), Kind: n.In[0].Kind()}}
+}
+func (Clamp) infer(n *Node) []Type { n.want(0, Float, -1); return float(n.In[0].Shape()...) }
 
 func (o Binary) infer(n *Node) []Type {
 	if o.Fn < Add || o.Fn > Equal {

@@ -52,7 +52,7 @@ func llamaBlock(m *Model, s *site.Scope, layer int, xBTC *graph.Node) *graph.Nod
 	c := m.Config
 	h := s.RMSNorm("input_layernorm", xBTC, c.NormEps, 0)
 	s.Scope("self_attn", func() { h = llamaAttention(m, s, layer, h) })
-	xBTC = graph.Plus(xBTC, s.Sublayer("self_attn", h))
+	xBTC = graph.Plus(xBTC, s.Sublayer("self_attn", xBTC, h))
 	h = s.RMSNorm("post_attention_layernorm", xBTC, c.NormEps, 0)
 	s.Scope("mlp", func() {
 		gate := s.Linear("gate_proj", h, c.Intermediate, c.MLPBias)
@@ -60,7 +60,7 @@ func llamaBlock(m *Model, s *site.Scope, layer int, xBTC *graph.Node) *graph.Nod
 		act, _ := activation(c.Activation)
 		h = s.Linear("down_proj", graph.Gate(act, gate, up), c.Hidden, c.MLPBias)
 	})
-	return graph.Plus(xBTC, s.Sublayer("mlp", h))
+	return graph.Plus(xBTC, s.Sublayer("mlp", xBTC, h))
 }
 
 func llamaAttention(m *Model, s *site.Scope, layer int, hBTC *graph.Node) *graph.Node {

@@ -98,7 +98,9 @@ func (m *Model) hidden(s *site.Scope, each func(x *graph.Node)) (x *graph.Node) 
 			if each != nil {
 				each(x)
 			}
-			s.Layer(fmt.Sprintf("layers.%d", i), func() { x = m.arch.Block(m, s, i, x) })
+			s.Layer(fmt.Sprintf("layers.%d", i), func() {
+				x = s.Stream(x, func(s *site.Scope, x *graph.Node) *graph.Node { return m.arch.Block(m, s, i, x) })
+			})
 		}
 		if each != nil {
 			each(x)

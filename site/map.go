@@ -54,6 +54,7 @@ type Map struct {
 	Vocab     int
 	Hidden    int
 	Layers    int
+	Prefix    int // virtual positions in front of every row
 
 	index map[string]int // of Params by name
 }

@@ -27,13 +27,26 @@ type (
 	LinearGrafter interface {
 		GraftLinear(s *Scope, l Linear, x, y *graph.Node) *graph.Node
 	}
-	// SublayerGrafter changes the result of an attention or feed-forward block before it joins the residual stream.
+	// SublayerGrafter changes the result y of an attention or feed-forward block before it joins the residual stream x.
 	SublayerGrafter interface {
-		GraftSublayer(s *Scope, path string, y *graph.Node) *graph.Node
+		GraftSublayer(s *Scope, path string, x, y *graph.Node) *graph.Node
 	}
-	// KVGrafter puts keys and values (n, G, D) in front of a layer's own; nil, nil for none.
+	// Prefixer puts n virtual positions in front of every row; the rows' own positions move up by shift.
+	Prefixer interface {
+		Prefix() (n, shift int)
+	}
+	// KVGrafter is a Prefixer that gives the keys and values (n, G, D) of its virtual positions in each layer.
 	KVGrafter interface {
 		GraftKV(s *Scope, path string, k, v *graph.Node) (pk, pv *graph.Node)
+	}
+	// PromptGrafter is a Prefixer that gives the embeddings (n, C) of its virtual positions, which pass through the
+	// model like those of tokens.
+	PromptGrafter interface {
+		GraftPrompt(s *Scope, path string) *graph.Node
+	}
+	// AttentionGrafter changes the attention's result y of rotated queries q (B, T, H, D), before the output projection.
+	AttentionGrafter interface {
+		GraftAttention(s *Scope, path string, q, y *graph.Node) *graph.Node
 	}
 	// EmbedGrafter changes the embedded input.
 	EmbedGrafter interface {
@@ -63,6 +76,8 @@ type Inputs struct {
 	Start *graph.Node
 	// CacheLen is the caches' length in positions.
 	CacheLen int
+	// Lead has the pass fill the caches' beginning with the virtual positions, which later passes then find there.
+	Lead bool
 	// DropKey (2) feeds the dropouts; nil switches them off, as for evaluation.
 	DropKey *graph.Node
 	// Recompute keeps only what enters a layer for the backward pass.
@@ -75,11 +90,36 @@ type Scope struct {
 	In     Inputs
 	grafts []any
 	map_   *Map
+	lead   *lead // the virtual tokens' way through the model; nil without them
+	bare   bool  // this is that way
+}
+
+// lead is the virtual tokens in front of every row. No token before them exists, so that what they are in each layer
+// depends on nothing else: they pass through the model once for all rows, which see them as keys and values.
+type lead struct {
+	scope *Scope
+	x     *graph.Node               // (1, n, C)
+	kv    map[string][2]*graph.Node // (n, G, D) of each layer
 }
 
 // New returns the outermost scope of a graph. Grafts act in the order given.
 func New(g *graph.Graph, in Inputs, grafts ...any) *Scope {
-	return &Scope{Graph: g, In: in, grafts: grafts, map_: newMap()}
+	s := &Scope{Graph: g, In: in, grafts: grafts, map_: newMap()}
+	shift := 0
+	for _, g := range grafts {
+		if t, ok := g.(Prefixer); ok {
+			n, by := t.Prefix()
+			s.map_.Prefix += n
+			shift += by
+		}
+	}
+	if shift != 0 {
+		s.In.Positions = graph.Shift(in.Positions, float32(shift))
+	}
+	if s.map_.Prefix > 0 && in.Start != nil {
+		s.In.Start, s.In.CacheLen = graph.Shift(in.Start, float32(s.map_.Prefix)), in.CacheLen+s.map_.Prefix
+	}
+	return s
 }
 
 // Map returns what has been built through the scope so far.
@@ -171,17 +211,55 @@ func (s *Scope) Embed(name string, v, c, padID int) (x *graph.Node) {
 				x = t.GraftEmbed(s, path, s.In.IDs, x)
 			}
 		}
+		s.start(path)
 	})
 	return x
 }
 
-// Sublayer lets methods change a block's result before it joins the residual stream.
-func (s *Scope) Sublayer(name string, y *graph.Node) *graph.Node {
+// start sets out with the virtual tokens, where the pass has to compute them.
+func (s *Scope) start(path string) {
+	if s.In.Start != nil && !s.In.Lead {
+		return
+	}
+	var parts []*graph.Node
+	for _, g := range s.grafts {
+		if t, ok := g.(PromptGrafter); ok {
+			parts = append(parts, t.GraftPrompt(s, path))
+		}
+	}
+	if len(parts) == 0 {
+		return
+	}
+	x := graph.Join(0, parts...)
+	n := x.Dim(0)
+	positions := make([]int32, n)
+	for i := range positions {
+		positions[i] = int32(i)
+	}
+	in := Inputs{Positions: s.Ints(positions, 1, n), DropKey: s.In.DropKey}
+	s.lead = &lead{
+		scope: &Scope{Graph: s.Graph, In: in, grafts: s.grafts, map_: newMap(), bare: true},
+		x:     graph.Reshape(x, 1, n, x.Dim(1)), kv: map[string][2]*graph.Node{},
+	}
+	s.lead.scope.lead = s.lead
+}
+
+// Stream runs a part of the model on the residual stream x, and before it on the virtual tokens in front of the rows,
+// where there are any.
+func (s *Scope) Stream(x *graph.Node, f func(s *Scope, x *graph.Node) *graph.Node) *graph.Node {
+	if s.lead != nil {
+		s.lead.x = f(s.lead.scope, s.lead.x)
+	}
+	return f(s, x)
+}
+
+// Sublayer lets methods change the result y of a block before it joins the residual stream x.
+func (s *Scope) Sublayer(name string, x, y *graph.Node) *graph.Node {
 	path := s.Name(name)
 	s.map_.sublayer(path)
 	for _, g := range s.grafts {
 		if t, ok := g.(SublayerGrafter); ok {
-			y = t.GraftSublayer(s, path, y)
+			y = t.GraftSublayer(s, path, x, y)
 		}
 	}
 	return y
@@ -192,19 +270,47 @@ func (s *Scope) Sublayer(name string, y *graph.Node) *graph.Node {
 func (s *Scope) Attention(q, k, v *graph.Node, a graph.Attention) *graph.Node {
 	path := s.Path()
 	s.map_.kv(path, k.Dim(2), k.Dim(3))
-	var pk, pv []*graph.Node
+	y := s.attend(path, q, k, v, a)
 	for _, g := range s.grafts {
-		if t, ok := g.(KVGrafter); ok {
-			if x, y := t.GraftKV(s, path, k, v); x != nil {
-				pk, pv = append(pk, s.rows(x, k)), append(pv, s.rows(y, v))
-				a.Prefix += x.Dim(0)
-			}
+		if t, ok := g.(AttentionGrafter); ok {
+			y = t.GraftAttention(s, path, q, y)
 		}
+	}
+	return y
+}
+
+func (s *Scope) attend(path string, q, k, v *graph.Node, a graph.Attention) *graph.Node {
+	if s.In.Start != nil && !s.In.Lead {
+		a.Prefix = s.map_.Prefix
+		return s.cached(path, q, k, v, nil, nil, a)
+	}
+	pk, pv := s.prefix(path, k, v)
+	for _, x := range pk {
+		a.Prefix += x.Dim(1)
+	}
+	if s.bare {
+		row := func(x *graph.Node) *graph.Node { return graph.Reshape(x, x.Shape()[1:]...) }
+		s.lead.kv[path] = [2]*graph.Node{row(k), row(v)}
 	}
 	if s.In.Start != nil {
 		return s.cached(path, q, k, v, pk, pv, a)
 	}
 	return graph.Attend(q, graph.Join(1, append(pk, k)...), graph.Join(1, append(pv, v)...), s.In.Segments, a)
+}
+
+// prefix returns what stands in front of the keys k and values v of a layer: what methods give, then the virtual tokens.
+func (s *Scope) prefix(path string, k, v *graph.Node) (pk, pv []*graph.Node) {
+	for _, g := range s.grafts {
+		if t, ok := g.(KVGrafter); ok {
+			x, y := t.GraftKV(s, path, k, v)
+			pk, pv = append(pk, s.rows(x, k)), append(pv, s.rows(y, v))
+		}
+	}
+	if s.lead != nil && !s.bare {
+		kv := s.lead.kv[path]
+		pk, pv = append(pk, s.rows(kv[0], k)), append(pv, s.rows(kv[1], v))
+	}
+	return pk, pv
 }
 
 // rows repeats a prefix (n, G, D) for every row of like (B, …).
@@ -220,7 +326,7 @@ func (s *Scope) cached(path string, q, k, v *graph.Node, pk, pv []*graph.Node, a
 	ck, cv := s.State(path+".cache_k", shape...), s.State(path+".cache_v", shape...)
 	s.map_.state(path+".cache_k", shape)
 	s.map_.state(path+".cache_v", shape)
-	if a.Prefix > 0 {
+	if len(pk) > 0 {
 		zero := s.Ints(make([]int32, k.Dim(0)), k.Dim(0))
 		ck, cv = graph.Append(ck, graph.Join(1, pk...), zero), graph.Append(cv, graph.Join(1, pv...), zero)
 	}

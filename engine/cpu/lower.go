@@ -133,6 +133,13 @@ func (p *planner) lowerInt(n *graph.Node) error {
 		p.feeds[op.Name].value = v
 	case graph.Slice, graph.Concat:
 		p.prepare = append(p.prepare, copyParts(p, n, op))
+	case graph.Affine:
+		x, mul, shift := p.use(n.In[0]), int32(op.Mul), int32(op.Add)
+		p.prepare = append(p.prepare, func() {
+			for i, a := range x.i()[:v.size] {
+				v.ints[i] = mul*a + shift
+			}
+		})
 	default:
 		return fmt.Errorf("the CPU engine computes no integers by %T", op)
 	}

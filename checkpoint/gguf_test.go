@@ -44,7 +44,7 @@ func TestGGUFRoundTrip(t *testing.T) {
 	want := ggml(someTensors(t))
 	for i := range want {
 		if want[i].Format == quant.F32 {
-			want[i].Shape = []int{2, 2, 4, 8}
+			want[i].Shape = []int{2, 2, 4, 32}
 		}
 	}
 	var b, again bytes.Buffer

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"tunesmith/internal/nearest"
+	"tunesmith/quant"
 )
 
 // Param is one trained tensor with its gradient, in row-major order.
@@ -54,6 +55,7 @@ type StateTensor struct {
 	Name  string // such as "exp_avg"
 	Shape []int
 	Data  []float32
+	Codes []byte // instead of Data, of a tensor in 8 bits; its scales are the tensor of the name with "_absmax" behind it
 }
 
 // Options are the settings of all optimizers; each reads those of its own formula. An empty field is the
@@ -100,9 +102,12 @@ var rules = map[string]func(Options) (rule, error){
 	"adafactor":          adafactor,
 	"adagrad":            adagrad,
 	"adam":               adam,
+	"adam_8bit":          eightBit(adam),
 	"adamax":             adamax,
 	"adamw":              adamW,
+	"adamw_8bit":         eightBit(adamW),
 	"lion":               lion,
+	"lion_8bit":          eightBit(lion),
 	"muon":               muon,
 	"nadam":              nadam,
 	"radam":              radam,
@@ -167,7 +172,7 @@ func New(name string, o Options) (Optimizer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("optimizer %s: %w", name, err)
 	}
-	s := &stepper{name: name, rule: r, groups: o.Groups, parallel: o.Parallel}
+	s := &stepper{name: name, rule: r, groups: o.Groups, parallel: o.Parallel, encode: quant.Blockwise.Quantize}
 	if r.average != nil {
 		return averaging{s}, nil
 	}

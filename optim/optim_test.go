@@ -148,7 +148,7 @@ func TestStateContinuesWithEqualBits(t *testing.T) {
 			}
 			n := 0
 			for _, s := range third.State().Tensors {
-				n += len(s.Data)
+				n += len(s.Data) + (len(s.Codes)+3)/4
 			}
 			if got := third.Floats(params); got != n {
 				t.Errorf("Floats: want %d, have %d", n, got)
@@ -226,7 +226,7 @@ func TestErrors(t *testing.T) {
 		want string
 		f    func() error
 	}{
-		{`optimizer: want one of [adadelta adafactor adagrad adam adamax adamw lion muon nadam radam rmsprop schedulefree_adamw schedulefree_sgd sgd stable_adamw torch_adafactor], have "adawm", did you mean adam or adamw?`, open("adawm", Options{})},
+		{`optimizer: want one of [adadelta adafactor adagrad adam adam_8bit adamax adamw adamw_8bit lion lion_8bit muon nadam radam rmsprop schedulefree_adamw schedulefree_sgd sgd stable_adamw torch_adafactor], have "adawm", did you mean adam or adamw?`, open("adawm", Options{})},
 		{"optimizer adamw: betas[1]: want a number in [0, 1), have 1", open("adamw", Options{Betas: []float64{0.9, 1}})},
 		{"optimizer adamw: betas: want two numbers, have [0.9]", open("adamw", Options{Betas: []float64{0.9}})},
 		{"optimizer adamw: eps: want > 0, have NaN", open("adamw", Options{Eps: math.NaN()})},

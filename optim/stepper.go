@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"tunesmith/quant"
 )
 
 // rule is the formula of one optimizer; the stepper does what all have in common. Exactly one of elements and
@@ -29,6 +31,7 @@ type buffer struct {
 	shape []int
 	fill  float32
 	copy  bool
+	book  *quant.Book8 // of a buffer that is kept in 8 bits; it starts at zero
 }
 
 func (b buffer) len() int { return size(b.shape) }
@@ -60,8 +63,10 @@ type stepper struct {
 	parallel Parallel
 
 	t        int
-	params   []Param       // names and shapes, as of the first step
-	state    [][][]float32 // by parameter and buffer
+	params   []Param             // names and shapes, as of the first step
+	state    [][][]float32       // by parameter and buffer
+	coded    [][]quant.Blockwise // the same, of parameters whose state is in 8 bits
+	encode   func(q quant.Blockwise, x []float32)
 	spans    []span
 	restored *State // waits for the parameters
 }
@@ -72,7 +77,7 @@ func (s *stepper) Floats(params []Param) int {
 	n := 0
 	for _, p := range params {
 		for _, b := range s.rule.buffers(p.Shape) {
-			n += b.len()
+			n += b.floats()
 		}
 	}
 	return n
@@ -110,8 +115,16 @@ func (s *stepper) Step(params []Param, lr float64) error {
 	}
 	s.parallel(len(s.spans), func(lo, hi int) {
 		var parts [4][]float32
+		var space []float32
 		for _, sp := range s.spans[lo:hi] {
 			p := params[sp.param]
+			if n := len(s.coded[sp.param]); n > 0 {
+				if space == nil {
+					space = make([]float32, len(parts)*chunk)
+				}
+				s.updateCoded(sp, func(state [][]float32) { updates[p.Group](p.Value[sp.lo:sp.hi], p.Grad[sp.lo:sp.hi], state) }, space)
+				continue
+			}
 			state := parts[:0]
 			for _, b := range s.state[sp.param] {
 				state = append(state, b[sp.lo:sp.hi])
@@ -141,11 +154,10 @@ func (s *stepper) bind(params []Param) error {
 		}
 		return nil
 	}
-	state, err := s.allocate(params)
-	if err != nil {
+	if err := s.allocate(params); err != nil {
 		return err
 	}
-	s.state, s.restored, s.spans = state, nil, spans(params)
+	s.restored, s.spans = nil, spans(params)
 	s.params = make([]Param, len(params))
 	for i, p := range params {
 		s.params[i] = Param{Name: p.Name, Shape: slices.Clone(p.Shape)}
@@ -154,7 +166,7 @@ func (s *stepper) bind(params []Param) error {
 }
 
 // allocate makes the state, with the numbers of a restored one where there is one.
-func (s *stepper) allocate(params []Param) ([][][]float32, error) {
+func (s *stepper) allocate(params []Param) error {
 	type key struct{ param, name string }
 	saved := map[key]StateTensor{}
 	if s.restored != nil {
@@ -162,24 +174,47 @@ func (s *stepper) allocate(params []Param) ([][][]float32, error) {
 			saved[key{t.Param, t.Name}] = t
 		}
 	}
-	state := make([][][]float32, len(params))
+	state, coded := make([][][]float32, len(params)), make([][]quant.Blockwise, len(params))
 	seen := map[string]bool{}
 	used := 0
 	for i, p := range params {
 		if seen[p.Name] {
-			return nil, fmt.Errorf("parameter %s: two have this name", p.Name)
+			return fmt.Errorf("parameter %s: two have this name", p.Name)
 		}
 		seen[p.Name] = true
-		for _, b := range s.rule.buffers(p.Shape) {
-			data := make([]float32, b.len())
-			switch t, ok := saved[key{p.Name, b.name}]; {
-			case s.restored != nil && !ok:
+		// from returns the saved tensor of a buffer, nil where the state is new.
+		from := func(b buffer) (*StateTensor, error) {
+			if s.restored == nil {
+				return nil, nil
+			}
+			t, ok := saved[key{p.Name, b.name}]
+			n := len(t.Data) + len(t.Codes)
+			switch {
+			case !ok:
 				return nil, fmt.Errorf("parameter %s: the saved state has no %s; it belongs to another optimizer or other parameters", p.Name, b.name)
-			case s.restored != nil && (!slices.Equal(t.Shape, b.shape) || len(t.Data) != len(data)):
-				return nil, fmt.Errorf("parameter %s: saved %s: want shape %v, have %v with %d elements", p.Name, b.name, b.shape, t.Shape, len(t.Data))
-			case s.restored != nil:
+			case !slices.Equal(t.Shape, b.shape) || n != b.len() || (b.book == nil) != (t.Codes == nil):
+				return nil, fmt.Errorf("parameter %s: saved %s: want shape %v, have %v with %d elements", p.Name, b.name, b.shape, t.Shape, n)
+			}
+			used++
+			return &t, nil
+		}
+		for _, b := range s.rule.buffers(p.Shape) {
+			if b.book != nil {
+				q, err := b.coded(from)
+				if err != nil {
+					return err
+				}
+				coded[i] = append(coded[i], q)
+				continue
+			}
+			t, err := from(b)
+			if err != nil {
+				return err
+			}
+			data := make([]float32, b.len())
+			switch {
+			case t != nil:
 				copy(data, t.Data)
-				used++
 			case b.copy:
 				copy(data, p.Value)
 			case b.fill != 0:
@@ -191,9 +226,10 @@ func (s *stepper) allocate(params []Param) ([][][]float32, error) {
 		}
 	}
 	if s.restored != nil && used != len(s.restored.Tensors) {
-		return nil, fmt.Errorf("the saved state has %d tensors, of which %d belong to the parameters", len(s.restored.Tensors), used)
+		return fmt.Errorf("the saved state has %d tensors, of which %d belong to the parameters", len(s.restored.Tensors), used)
 	}
-	return state, nil
+	s.state, s.coded = state, coded
+	return nil
 }
 
 // averaging is a stepper whose rule has weights of its own for evaluation.
@@ -225,7 +261,13 @@ func (s *stepper) State() State {
 	}
 	for i, p := range s.params {
 		for j, b := range s.rule.buffers(p.Shape) {
-			out.Tensors = append(out.Tensors, StateTensor{p.Name, b.name, b.shape, s.state[i][j]})
+			if b.book == nil {
+				out.Tensors = append(out.Tensors, StateTensor{Param: p.Name, Name: b.name, Shape: b.shape, Data: s.state[i][j]})
+				continue
+			}
+			q, scales := s.coded[i][j], b.scales()
+			out.Tensors = append(out.Tensors, StateTensor{Param: p.Name, Name: b.name, Shape: b.shape, Codes: q.Codes},
+				StateTensor{Param: p.Name, Name: scales.name, Shape: scales.shape, Data: q.Absmax})
 		}
 	}
 	return out
@@ -244,7 +286,7 @@ func (s *stepper) Restore(st State) error {
 	for name, v := range s.rule.carried {
 		*v = math.Float64frombits(uint64(st.Counters[name+"_bits"]))
 	}
-	s.t, s.params, s.state = int(t), nil, nil
+	s.t, s.params, s.state, s.coded = int(t), nil, nil, nil
 	if t == 0 {
 		s.restored = nil
 		return nil
@@ -254,7 +296,7 @@ func (s *stepper) Restore(st State) error {
 		c.Counters[name] = v
 	}
 	for _, t := range st.Tensors {
-		c.Tensors = append(c.Tensors, StateTensor{t.Param, t.Name, slices.Clone(t.Shape), slices.Clone(t.Data)})
+		c.Tensors = append(c.Tensors, StateTensor{t.Param, t.Name, slices.Clone(t.Shape), slices.Clone(t.Data), slices.Clone(t.Codes)})
 	}
 	s.restored = &c
 	return nil

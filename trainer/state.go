@@ -9,6 +9,7 @@ import (
 	"tunesmith/checkpoint"
 	"tunesmith/data"
 	"tunesmith/optim"
+	"tunesmith/quant"
 )
 
 // Names of the tensors of a checkpoint: "param:NAME" and "optim:STATE:NAME".
@@ -26,7 +27,12 @@ func (t *Trainer) state(at data.State) (checkpoint.State, error) {
 		s.Tensors = append(s.Tensors, checkpoint.Float32Tensor(paramPrefix+p.Name, p.Shape, p.Value))
 	}
 	for _, x := range own.Tensors {
-		s.Tensors = append(s.Tensors, checkpoint.Float32Tensor(optimPrefix+x.Name+":"+x.Param, x.Shape, x.Data))
+		name := optimPrefix + x.Name + ":" + x.Param
+		if x.Codes != nil {
+			s.Tensors = append(s.Tensors, checkpoint.Tensor{Name: name, Shape: x.Shape, Format: quant.U8, Data: x.Codes})
+			continue
+		}
+		s.Tensors = append(s.Tensors, checkpoint.Float32Tensor(name, x.Shape, x.Data))
 	}
 	return s, err
 }
@@ -62,7 +68,13 @@ func (t *Trainer) Restore(dir string) error {
 		if !ok {
 			return fmt.Errorf("checkpoint %s: tensor %q belongs to no parameter of this run", dir, x.Name)
 		}
-		own.Tensors = append(own.Tensors, optim.StateTensor{Param: param, Name: name, Shape: x.Shape, Data: x.Float32s()})
+		saved := optim.StateTensor{Param: param, Name: name, Shape: x.Shape}
+		if x.Format == quant.U8 {
+			saved.Codes = x.Data
+		} else {
+			saved.Data = x.Float32s()
+		}
+		own.Tensors = append(own.Tensors, saved)
 	}
 	if err := t.optimizer.Restore(own); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", dir, err)

@@ -1,4 +1,5 @@
-// Package objective holds the losses as functions that build graph nodes. Shapes: N positions.
+// Package objective holds the losses as functions that build graph nodes, and the arithmetic of rewards around them.
+// Shapes: N positions, B answers or pairs, T positions of an answer, V vocabulary.
 package objective
 
 import "tunesmith/graph"

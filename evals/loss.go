@@ -11,13 +11,13 @@ import (
 	"tunesmith/site"
 )
 
-// window is the length of the pieces in which a text's loss is measured.
-const window = 256
+// Window is the length of the pieces in which a text's loss is measured, where nothing else is asked for.
+const Window = 256
 
-// Loss returns the mean loss per token over a text, measured in pieces of 256 tokens, and how many tokens count: all
-// but the first of each piece.
-func Loss(ctx context.Context, m *model.Adapted, b engine.Backend, ids []int) (loss float64, tokens int, err error) {
-	n := min(window, m.Config.MaxPositions)
+// Loss returns the mean loss per token over a text, measured in pieces of n tokens, and how many tokens count: all but
+// the first of each piece.
+func Loss(ctx context.Context, m *model.Adapted, b engine.Backend, ids []int, n int) (loss float64, tokens int, err error) {
+	n = min(n, m.Config.MaxPositions-m.Sites.Prefix)
 	programs := map[int]engine.Program{}
 	var sum float64
 	for at := 0; at+2 <= len(ids); at += n {

@@ -23,6 +23,7 @@ import (
 type Question struct {
 	Messages []chat.Message `json:"messages"`
 	Prompt   string         `json:"prompt"` // instead of messages: one turn of a user
+	Text     string         `json:"text"`   // instead of messages: a text to be continued, without a chat template
 	Answer   string         `json:"answer"` // exact match, case and outer white space aside
 	Choices  []string       `json:"choices"`
 	Label    *int           `json:"label"` // number of the right choice
@@ -70,7 +71,7 @@ func parseQuestion(text []byte) (Question, error) {
 	if err := json.Unmarshal(text, &keys); err != nil {
 		return q, err
 	}
-	known := []string{"messages", "prompt", "answer", "choices", "label"}
+	known := []string{"messages", "prompt", "text", "answer", "choices", "label"}
 	for k := range keys {
 		if hint := nearest.Hint(k, known); hint != "" && !contains(known, k) {
 			return q, fmt.Errorf("unknown key %q%s", k, hint)
@@ -83,8 +84,10 @@ func parseQuestion(text []byte) (Question, error) {
 		q.Messages = append(q.Messages, chat.Message{Role: "user", Content: q.Prompt})
 	}
 	switch {
-	case len(q.Messages) == 0:
-		return q, errors.New("want messages or a prompt")
+	case len(q.Messages) == 0 && q.Text == "":
+		return q, errors.New("want messages, a prompt or a text")
+	case len(q.Messages) > 0 && q.Text != "":
+		return q, errors.New("want messages or a text, not both")
 	case len(q.Choices) > 0 && (q.Label == nil || *q.Label < 0 || *q.Label >= len(q.Choices)):
 		return q, fmt.Errorf("want a label from 0 to %d", len(q.Choices)-1)
 	case len(q.Choices) == 0 && q.Answer == "":
@@ -100,6 +103,14 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
+}
+
+// Asked returns what the model is to answer or to continue.
+func (q Question) Asked() string {
+	if len(q.Messages) == 0 {
+		return q.Text
+	}
+	return q.Messages[len(q.Messages)-1].Content
 }
 
 // Answer is what a model said to a question.
@@ -131,6 +142,10 @@ func Ask(ctx context.Context, g *generate.Generator, t tune.Text, questions []Qu
 		part := questions[at:min(at+rows, len(questions))]
 		prompts := make([][]int, len(part))
 		for i, q := range part {
+			if q.Text != "" {
+				prompts[i] = t.Tokenizer.IDs(q.Text)
+				continue
+			}
 			ids, err := t.Prompt(q.Messages)
 			if err != nil {
 				return s, fmt.Errorf("question %d: %w", at+i+1, err)

@@ -74,6 +74,7 @@ func (a *app) bench() *cobra.Command {
 		sub.Flags().StringArrayVar(&f.sets, "set", nil, "set an option of the method, as in parameters.rank=32")
 		c.AddCommand(sub)
 	}
+	c.AddCommand(a.benchMethods())
 	return c
 }
 

@@ -66,7 +66,7 @@ func (e *experiment) answers(spent time.Duration) error {
 		if e.score[1].Answers[i].Right {
 			mark = "✓"
 		}
-		rows = append(rows, []string{clip(q.Messages[len(q.Messages)-1].Content, 46), clip(e.score[0].Answers[i].Text, 24), clip(e.score[1].Answers[i].Text, 18) + " " + mark})
+		rows = append(rows, []string{clip(q.Asked(), 46), clip(e.score[0].Answers[i].Text, 24), clip(e.score[1].Answers[i].Text, 18) + " " + mark})
 	}
 	e.app.say("%s", e.app.grid([]string{"message", "before", "after"}, rows))
 	e.app.say("done in %s; look at the report, or talk with the result:\n  tunesmith chat -a %s", fmt.Sprintf("%.0f s", spent.Seconds()), filepath.Join(e.dir.Dir(), "adapter"))

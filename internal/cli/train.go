@@ -293,7 +293,7 @@ func (e *experiment) finish(ctx context.Context) error {
 	}
 	e.compare(was.Losses, losses)
 	for i, q := range e.task[:min(len(e.task), e.config.Eval.Samples)] {
-		prompt := q.Messages[len(q.Messages)-1].Content
+		prompt := q.Asked()
 		sample := runs.Sample{Step: e.session.Trainer.Schedule.Steps, Prompt: prompt, Want: q.Answer, Before: e.score[0].Answers[i].Text, After: e.score[1].Answers[i].Text}
 		if err := e.dir.Sample(sample); err != nil {
 			return err

@@ -218,7 +218,7 @@ func (a *app) eval() *cobra.Command {
 				}
 				source, content = text, string(b)
 			}
-			loss, tokens, err := evals.Loss(c.Context(), l.Adapted, l.backend, l.text.Tokenizer.IDs(content))
+			loss, tokens, err := evals.Loss(c.Context(), l.Adapted, l.backend, l.text.Tokenizer.IDs(content), evals.Window)
 			if err != nil {
 				return err
 			}

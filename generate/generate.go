@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"tunesmith/engine"
 	"tunesmith/graph"
@@ -83,7 +84,26 @@ func (g *Generator) Generate(ctx context.Context, prompts [][]int, o Options) ([
 		length = min(limit, longest+o.MaxTokens)
 	}
 	b := batch{Generator: g, rows: len(prompts), length: (length+chunk)/chunk*chunk + chunk, o: o}
+	if edge := g.model.Config.Rope.Edge() - g.model.Sites.Prefix; edge > 0 && length > edge {
+		return b.oneByOne(ctx, prompts, length, edge)
+	}
 	return b.run(ctx, prompts, length)
+}
+
+// oneByOne continues rows whose rotation changes at a length of its own for each of them: a row that comes to the edge
+// is read again from its beginning.
+func (b *batch) oneByOne(ctx context.Context, prompts [][]int, end, edge int) ([]Result, error) {
+	results := make([]Result, len(prompts))
+	for i, p := range prompts {
+		row := *b
+		row.rows, row.edge, row.number = 1, edge, i
+		out, err := row.run(ctx, [][]int{p}, end)
+		if err != nil {
+			return results, err
+		}
+		results[i] = out[0]
+	}
+	return results, nil
 }
 
 // batch is one call of Generate.
@@ -92,9 +112,14 @@ type batch struct {
 	rows   int
 	length int // of the caches
 	o      Options
+	// edge is the length of rows up to which the keys of the caches hold, 0 for any; see oneByOne.
+	edge   int
+	beyond bool // the caches hold the keys of rows longer than that
+	number int  // of the first row among all prompts
 }
 
 func (b *batch) run(ctx context.Context, prompts [][]int, end int) ([]Result, error) {
+	b.beyond = b.edge > 0 && len(prompts[0]) > b.edge
 	logits, err := b.prefill(ctx, prompts)
 	if err != nil {
 		return nil, err
@@ -103,7 +128,7 @@ func (b *batch) run(ctx context.Context, prompts [][]int, end int) ([]Result, er
 	samplers := make([]*sampler, b.rows)
 	ids, start, pos := make([]int32, b.rows), make([]int32, b.rows), make([]int32, b.rows)
 	for i, p := range prompts {
-		samplers[i] = newSampler(b.o.Sampling, p, rand.New(rand.NewPCG(b.o.Seed, uint64(i))))
+		samplers[i] = newSampler(b.o.Sampling, p, rand.New(rand.NewPCG(b.o.Seed, uint64(b.number+i))))
 	}
 	v := b.model.Config.Vocab
 	for {
@@ -122,6 +147,13 @@ func (b *batch) run(ctx context.Context, prompts [][]int, end int) ([]Result, er
 		}
 		if !open {
 			return results, nil
+		}
+		if b.edge > 0 && !b.beyond && int(pos[0]) >= b.edge {
+			b.beyond = true
+			if logits, err = b.prefill(ctx, [][]int{slices.Concat(prompts[0], results[0].IDs)}); err != nil {
+				return results, err
+			}
+			continue
 		}
 		p, err := b.program(1, false)
 		if err != nil {
@@ -147,12 +179,12 @@ func (b *batch) next(r *Result, row, id, prompt, end int) {
 		}
 	}
 	r.IDs = append(r.IDs, id)
-	if b.o.Until != nil && b.o.Until(row, r.IDs) {
+	if b.o.Until != nil && b.o.Until(b.number+row, r.IDs) {
 		r.IDs, r.Why = r.IDs[:len(r.IDs)-1], Stopped
 		return
 	}
 	if b.o.Emit != nil {
-		b.o.Emit(row, id)
+		b.o.Emit(b.number+row, id)
 	}
 	switch {
 	case b.o.MaxTokens > 0 && len(r.IDs) >= b.o.MaxTokens:
@@ -180,9 +212,8 @@ func (b *batch) prefill(ctx context.Context, prompts [][]int) ([]float32, error)
 		start, last := make([]int32, b.rows), make([]int32, b.rows)
 		for i, prompt := range prompts {
 			for j := range t {
-				pos[i*t+j] = int32(at + j)
 				if at+j < len(prompt) {
-					ids[i*t+j] = int32(prompt[at+j])
+					ids[i*t+j], pos[i*t+j] = int32(prompt[at+j]), int32(at+j)
 				}
 			}
 			start[i] = int32(at)
@@ -204,7 +235,11 @@ func (b *batch) prefill(ctx context.Context, prompts [][]int) ([]float32, error)
 // program returns the compiled pass of t positions a row; the first also puts the virtual positions into the caches.
 func (b *batch) program(t int, first bool) (engine.Program, error) {
 	size := fmt.Sprintf("%d×%d", b.rows, b.length)
-	return b.programs.Get(fmt.Sprintf("%s/%d/%t", size, t, first), func() (engine.Program, error) {
+	longest := 0
+	if b.beyond {
+		longest = b.edge + 1
+	}
+	return b.programs.Get(fmt.Sprintf("%s/%d/%t/%d", size, t, first, longest), func() (engine.Program, error) {
 		var found *site.Map
 		g, err := graph.Build(func(g *graph.Graph) {
 			s := site.New(g, site.Inputs{
@@ -213,6 +248,7 @@ func (b *batch) program(t int, first bool) (engine.Program, error) {
 				Start:     g.Input("start", graph.Int, b.rows),
 				CacheLen:  b.length,
 				Lead:      first,
+				Length:    longest,
 			}, b.model.Grafts...)
 			h := b.model.Hidden(s)
 			last := graph.Rows(graph.Reshape(h, b.rows*t, h.Dim(2)), g.Input("last", graph.Int, b.rows))

@@ -23,8 +23,6 @@ import (
 
 // later names what cases of golden/peft wait for, by a property of the case. It only shrinks.
 var later = map[string]string{
-	"base gpt2":    "architecture to come",
-	"base phi3":    "architecture to come",
 	"base mixtral": "mixture of experts to come",
 
 	"method LoRA-FA":  "a projected gradient to come",

@@ -101,7 +101,7 @@ func (o *LoRA) update(path string, m *site.Map) (*update, error) {
 	at := slices.IndexFunc(m.Linears, func(l site.Linear) bool { return l.Path == path })
 	u := &update{
 		path: path, rank: rank, scale: float32(alpha / float64(rank)), embedding: path == m.Embedding,
-		biased: at >= 0 && m.Linears[at].Bias,
+		biased: at >= 0 && m.Linears[at].Bias, transposed: at >= 0 && m.Linears[at].Transposed,
 	}
 	if o.RSLoRA {
 		u.scale = float32(alpha / math.Sqrt(float64(rank)))
@@ -128,8 +128,10 @@ type update struct {
 	rank      int
 	scale     float32
 	embedding bool
-	biased    bool   // the module has a bias
-	start     *split // that of PiSSA and OLoRA, once it is computed
+	biased    bool // the module has a bias
+	// transposed says that the weight stands as (in, out) in the file.
+	transposed bool
+	start      *split // that of PiSSA and OLoRA, once it is computed
 }
 
 // name returns the name of one of the update's tensors.

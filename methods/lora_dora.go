@@ -30,9 +30,13 @@ func (l *lora) length(s *site.Scope, u *update, param string, w, a, b *graph.Nod
 	}
 	linear := graph.Sum(graph.Times(b, graph.Permute(product(a, w), 1, 0)), 1)
 	square := graph.Sum(graph.Times(b, graph.Project(b, graph.Project(a, a))), 1)
+	row, columns := in, u.embedding
+	if u.transposed {
+		row, columns = out, true
+	}
 	own := func(f func(float64) float64) site.Init {
 		return func(dst []float32, _ *rand.Rand, base func(string) []float32) {
-			for i, v := range squares(base(param), in, u.embedding) {
+			for i, v := range squares(base(param), row, columns) {
 				dst[i] = float32(f(v))
 			}
 		}

@@ -48,7 +48,11 @@ func (l *lora) starts(u *update, param string, out, in int) starts {
 		half := func(pick func(a, b []float32) []float32) site.Init {
 			return func(dst []float32, _ *rand.Rand, base func(string) []float32) {
 				if u.start == nil {
-					u.start = l.split(u, base(param), out, in)
+					w := base(param)
+					if u.transposed {
+						w = transpose(w, in)
+					}
+					u.start = l.split(u, w, out, in)
 				}
 				copy(dst, pick(u.start.a, u.start.b))
 			}

@@ -42,7 +42,8 @@ func (l *lora) mergeWeight(u *update, w []float32, value func(string) []float32)
 		return fmt.Errorf("merge %s: lora_bias trained a bias where the model has none; keep the adapter apart", u.path)
 	}
 	a, b, rank := l.values(u, value)
-	if u.embedding { // stored the other way round: one row a token
+	columns := u.embedding || u.transposed
+	if columns { // stored the other way round: one row a token, or an input
 		a, b = transpose(b, len(b)/rank), transpose(a, rank)
 	}
 	out, in := len(b)/rank, len(a)/rank
@@ -51,7 +52,7 @@ func (l *lora) mergeWeight(u *update, w []float32, value func(string) []float32)
 	}
 	addProduct(w, b, a, rank, float64(u.scale))
 	if l.DoRA {
-		rescale(w, in, u.embedding, value(u.name(magnitude)))
+		rescale(w, in, columns, value(u.name(magnitude)))
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (o *LoRA) ReadPEFT(c tune.PEFTConfig) error {
 		TrainTokens:  r.tokens("trainable_token_indices"),
 		Init:         r.init("init_lora_weights"),
 	}
-	for _, k := range []string{"fan_in_fan_out", "use_qalora", "use_bdlora", "ensure_weight_tying"} {
+	for _, k := range []string{"use_qalora", "use_bdlora", "ensure_weight_tying"} {
 		if key(&r, k, false) {
 			r.fail(fmt.Errorf("%s: want false, have true: not supported", k))
 		}
@@ -114,7 +114,7 @@ func (l *lora) PEFT() map[string]any {
 		"use_dora":            o.DoRA,
 		"bias":                o.Bias,
 		"lora_bias":           o.LoRABias,
-		"fan_in_fan_out":      false,
+		"fan_in_fan_out":      l.transposed(),
 		"init_lora_weights":   inits[o.Init],
 		"target_modules":      l.modules,
 		"exclude_modules":     oneOrList(o.Exclude),
@@ -128,6 +128,16 @@ func (l *lora) PEFT() map[string]any {
 		c["trainable_token_indices"] = o.TrainTokens
 	}
 	return c
+}
+
+// transposed reports whether the weights of the updates stand as (in, out), which PEFT wants to be told.
+func (l *lora) transposed() bool {
+	for _, u := range l.updates {
+		if u.transposed {
+			return true
+		}
+	}
+	return false
 }
 
 // PEFTTensors implements tune.PEFTTensors: where the update starts from a part of the weight, the file holds a plain

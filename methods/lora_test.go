@@ -301,7 +301,7 @@ func TestLoRAConfigs(t *testing.T) {
 		{`{"init_lora_weights": "orthogonal", "r": 3}`, 0, "even"},
 		{`{"rank_pattern": {"nope": 4}}`, 4, ""},
 		{`{"rank_pattern": {"v_proj": 0}}`, 0, "want rank >= 1"},
-		{`{"fan_in_fan_out": true}`, 0, "fan_in_fan_out"},
+		{`{"use_qalora": true}`, 0, "use_qalora"},
 		{`{"use_dora": true, "lora_bias": true}`, 0, "lora_bias"},
 		{`{"trainable_token_indices": [5000]}`, 0, "5000"},
 		{`{"trainable_token_indices": {"lm_head": [5]}}`, 0, "trainable_token_indices"},

@@ -31,9 +31,30 @@ type Config struct {
 	Rope         Rope
 	// Windows is each layer's sliding window, 0 for none.
 	Windows []int
+	// LocalRope rotates the layers that have a window, where it is not nil.
+	LocalRope *Rope
+	// NoRope marks the layers without positions; nil for none.
+	NoRope []bool
+
+	QKNorm    bool // heads of queries and keys are normed, where the family has the choice
+	Parallel  bool // attention and feed-forward read the same residual stream
+	TwoNorms  bool // parallel, with a norm for each of the two
+	Grouped   bool // a fused projection holds each group of heads with its key and value head
+	ByLayer   bool // scores are divided by the layer's number
+	Unscaled  bool // scores are not divided by √HeadDim
+	ClipQKV   float32
+	ScoreCap  float32 // soft limit of the attention's scores
+	LogitCap  float32 // soft limit of the logits
+	Query     float32 // scores are divided by √Query; 0 for HeadDim
+	Scale     float32 // factor of the scores in place of 1/√HeadDim; 0 for none
+	Embedding float32 // factor of the embedding; 0 for none
+	Residual  float32 // factor of what joins the residual stream; 0 for none
+	Logit     float32 // divisor of the logits; 0 for none
+
+	Head Head
 }
 
-// raw is a config.json as it stands. Missing and null are the same.
+// raw is a config.json as it stands.
 type raw map[string]json.RawMessage
 
 // ParseConfig reads the text of a config.json in the forms that transformers 4 and 5 write.
@@ -48,25 +69,28 @@ func ParseConfig(text []byte) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
-	c.Hidden = f.count("hidden_size")
-	c.Intermediate = f.count("intermediate_size")
-	c.Layers = f.count("num_hidden_layers")
-	c.Heads = f.count("num_attention_heads")
-	c.KVHeads = f.number("num_key_value_heads", c.Heads)
+	for _, k := range a.keys(&c) {
+		f.set(k)
+	}
 	c.Vocab = f.count("vocab_size")
-	c.MaxPositions = f.number("max_position_embeddings", 2048)
-	c.NormEps = float32(f.float("rms_norm_eps", 1e-6))
-	c.Activation = f.text("hidden_act", "silu")
-	c.Tied = f.flag("tie_word_embeddings", false)
+	c.Tied = f.flag("tie_word_embeddings", a.tied)
 	c.PadID = f.number("pad_token_id", -1)
 	c.BOS = f.number("bos_token_id", -1)
 	c.EOS = f.numbers("eos_token_id")
-	if c.Heads > 0 {
-		c.HeadDim = f.number("head_dim", c.Hidden/c.Heads)
+	if c.KVHeads == 0 {
+		c.KVHeads = c.Heads
 	}
-	c.Rope = f.rope()
-	c.Windows = make([]int, c.Layers)
-	a.configure(&c, &f)
+	if c.HeadDim == 0 && c.Heads > 0 {
+		c.HeadDim = c.Hidden / c.Heads
+	}
+	if c.Layers > 0 && c.Layers <= maxLayers {
+		c.Windows = make([]int, c.Layers)
+	}
+	c.Rope = f.rope(a.rope)
+	if a.finish != nil && f.err == nil {
+		a.finish(&c, &f)
+	}
+	c.Head = f.head()
 	if f.err != nil {
 		return Config{}, fmt.Errorf("config.json: %w", f.err)
 	}
@@ -89,21 +113,45 @@ func ReadConfig(path string) (Config, error) {
 	return c, nil
 }
 
+// maxLayers is the most layers that a model may have.
+const maxLayers = 1 << 12
+
 // check refuses dimensions that cannot be meant.
 func (c *Config) check() error {
+	for _, d := range []struct {
+		name      string
+		have, max int
+	}{
+		{"layers", c.Layers, maxLayers},
+		{"vocabulary", c.Vocab, 1 << 24},
+		{"hidden size", c.Hidden, 1 << 20},
+		{"intermediate size", c.Intermediate, 1 << 22},
+		{"heads", c.Heads, 1 << 16},
+		{"head dimension", c.HeadDim, 1 << 16},
+		{"positions", c.MaxPositions, 1 << 28},
+	} {
+		if d.have < 1 || d.have > d.max {
+			return fmt.Errorf("%s: want 1 … %d, have %d", d.name, d.max, d.have)
+		}
+	}
 	switch {
 	case c.KVHeads <= 0 || c.Heads%c.KVHeads != 0:
 		return fmt.Errorf("num_key_value_heads: want a divisor of num_attention_heads %d, have %d", c.Heads, c.KVHeads)
-	case c.HeadDim <= 0 || c.HeadDim%2 != 0:
-		return fmt.Errorf("head_dim: want an even number above 0, have %d", c.HeadDim)
 	case c.NormEps < 0:
-		return fmt.Errorf("rms_norm_eps: want >= 0, have %g", c.NormEps)
-	case c.Layers > 1<<12 || c.Vocab > 1<<24 || c.Hidden > 1<<20 || c.Intermediate > 1<<22:
-		return fmt.Errorf("dimensions %d layers, %d vocabulary, %d hidden, %d intermediate are not those of a language model",
-			c.Layers, c.Vocab, c.Hidden, c.Intermediate)
+		return fmt.Errorf("norm epsilon: want >= 0, have %g", c.NormEps)
+	case len(c.Windows) != c.Layers || c.NoRope != nil && len(c.NoRope) != c.Layers:
+		return fmt.Errorf("layer types: want %d, have %d windows and %d without positions", c.Layers, len(c.Windows), len(c.NoRope))
 	}
 	if _, err := activation(c.Activation); err != nil {
 		return err
+	}
+	if err := c.Head.check(); err != nil {
+		return err
+	}
+	if c.LocalRope != nil {
+		if err := c.LocalRope.check(c.HeadDim); err != nil {
+			return err
+		}
 	}
 	return c.Rope.check(c.HeadDim)
 }
@@ -187,8 +235,11 @@ func (f *fields) texts(key string) []string {
 
 // window sets the sliding window of the layers: by layer_types where the file has them, else of those that the rule
 // names.
-func (f *fields) window(c *Config, rule func(layer int) bool) {
-	w := f.number("sliding_window", 0)
+func (f *fields) window(c *Config, otherwise int, rule func(layer int) bool) {
+	w := otherwise
+	if _, ok := f.raw["sliding_window"]; ok {
+		w = f.number("sliding_window", 0)
+	}
 	types := f.texts("layer_types")
 	if len(types) > 0 && len(types) != c.Layers && f.err == nil {
 		f.err = fmt.Errorf("layer_types: want %d entries, have %d", c.Layers, len(types))

@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,14 +11,13 @@ import (
 	"strings"
 )
 
-// classes are the names that transformers gives to the causal models of each type.
-var classes = map[string]string{
-	"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM",
-}
-
 // JSON returns the config.json of the model, in the form that transformers 4 and 5 both read. dtype is that of the
 // weights beside it, such as float32.
 func (c Config) JSON(dtype string) ([]byte, error) {
+	a, err := lookup(c.Type)
+	if err != nil {
+		return nil, err
+	}
 	if c.Rope.Divisors != nil {
 		r, err := c.Rope.llama3(c.HeadDim)
 		if err != nil {
@@ -26,18 +26,13 @@ func (c Config) JSON(dtype string) ([]byte, error) {
 		c.Rope = r
 	}
 	m := map[string]any{
-		"architectures": []string{classes[c.Type]}, "model_type": c.Type, "hidden_size": c.Hidden, "intermediate_size": c.Intermediate,
-		"num_hidden_layers": c.Layers, "num_attention_heads": c.Heads, "num_key_value_heads": c.KVHeads, "head_dim": c.HeadDim,
-		"vocab_size": c.Vocab, "max_position_embeddings": c.MaxPositions, "rms_norm_eps": number32(c.NormEps), "hidden_act": c.Activation,
-		"tie_word_embeddings": c.Tied, "torch_dtype": dtype, "rope_theta": c.Rope.Theta, "rope_scaling": c.Rope.scaling(),
-		"attention_dropout": 0.0, "use_cache": true,
+		"model_type": c.Type, "vocab_size": c.Vocab, "tie_word_embeddings": c.Tied, "torch_dtype": dtype, "attention_dropout": 0.0,
+		"use_cache": true,
 	}
-	switch c.Type {
-	case "llama":
-		m["attention_bias"], m["mlp_bias"] = c.QKVBias, c.MLPBias
-	case "qwen3":
-		m["attention_bias"] = c.QKVBias
+	for _, k := range a.keys(&c) {
+		m[k.name] = k.value()
 	}
+	c.Rope.write(a.rope, m)
 	if c.PadID >= 0 {
 		m["pad_token_id"] = c.PadID
 	}
@@ -51,7 +46,10 @@ func (c Config) JSON(dtype string) ([]byte, error) {
 	default:
 		m["eos_token_id"] = c.EOS
 	}
-	c.windows(m)
+	c.Head.write(a, m)
+	if a.write != nil {
+		a.write(c, m)
+	}
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return nil, err
@@ -63,28 +61,50 @@ func (c Config) JSON(dtype string) ([]byte, error) {
 	return text, nil
 }
 
-// windows writes the sliding windows as each type has them.
-func (c Config) windows(m map[string]any) {
-	w := slices.Max(append([]int{0}, c.Windows...))
-	switch c.Type {
-	case "mistral":
-		m["sliding_window"] = nil
-		if w > 0 {
-			m["sliding_window"] = w
+// window returns the layers' largest sliding window, 0 for none.
+func (c Config) window() int { return slices.Max(append([]int{0}, c.Windows...)) }
+
+// writeWindow writes one window for all layers.
+func writeWindow(c Config, m map[string]any) {
+	m["sliding_window"] = nil
+	if w := c.window(); w > 0 {
+		m["sliding_window"] = w
+	}
+}
+
+// writeLayerTypes writes which layers have the window.
+func writeLayerTypes(c Config, m map[string]any) {
+	writeWindow(c, m)
+	kinds := make([]string, c.Layers)
+	for i := range kinds {
+		kinds[i] = "full_attention"
+		if c.Windows[i] > 0 {
+			kinds[i] = "sliding_attention"
 		}
-	case "qwen2", "qwen3":
-		m["use_sliding_window"] = w > 0
-		if w > 0 {
-			kinds := make([]string, c.Layers)
-			for i := range kinds {
-				kinds[i] = "full_attention"
-				if c.Windows[i] > 0 {
-					kinds[i] = "sliding_attention"
-				}
-			}
-			m["sliding_window"], m["layer_types"] = w, kinds
-			m["max_window_layers"] = slices.Index(kinds, "sliding_attention")
-		}
+	}
+	m["layer_types"] = kinds
+}
+
+// writeQwenWindow is writeLayerTypes behind a switch.
+func writeQwenWindow(c Config, m map[string]any) {
+	m["use_sliding_window"] = c.window() > 0
+	if c.window() > 0 {
+		writeLayerTypes(c, m)
+		m["max_window_layers"] = slices.IndexFunc(c.Windows, func(w int) bool { return w > 0 })
+	}
+}
+
+// write adds the keys of the rotation.
+func (r Rope) write(k ropeKeys, m map[string]any) {
+	if k.off {
+		return
+	}
+	m[cmp.Or(k.theta, "rope_theta")], m["rope_scaling"] = r.Theta, r.scaling()
+	if r.Partial != 0 || k.partOf != 0 {
+		m[cmp.Or(k.partial, "partial_rotary_factor")] = cmp.Or(r.Partial, 1)
+	}
+	if r.Type == longRope {
+		m["original_max_position_embeddings"] = r.Original
 	}
 }
 
@@ -94,6 +114,15 @@ func (r Rope) scaling() any {
 	switch r.Type {
 	case "default":
 		return nil
+	case longRope:
+		m["short_factor"], m["long_factor"] = r.Short, r.Long
+		m["type"] = longRope // the key of the versions that the type came with
+		if r.Attention > 0 {
+			m["attention_factor"] = r.Attention
+		}
+		if r.Factor == float64(r.MaxPositions)/float64(r.Original) {
+			delete(m, "factor")
+		}
 	case "llama3":
 		m["low_freq_factor"], m["high_freq_factor"], m["original_max_position_embeddings"] = r.LowFreq, r.HighFreq, r.Original
 	case "yarn":
@@ -120,17 +149,14 @@ func (r Rope) llama3(d int) (Rope, error) {
 	return l, nil
 }
 
-// number32 writes a single-precision number in its shortest form.
-type number32 float32
-
-// MarshalJSON implements json.Marshaler.
-func (n number32) MarshalJSON() ([]byte, error) { return json.Marshal(float32(n)) }
-
 // GGUF returns the metadata of the architecture as GGUF files name it. What GGUF cannot say is an error.
 func (c Config) GGUF() (map[string]any, error) {
 	arch := c.Type
 	if arch == "mistral" {
 		arch = "llama"
+	}
+	if _, ok := ggufArchitectures[arch]; !ok || c.Head.Kind != "" {
+		return nil, fmt.Errorf("GGUF has no form here for a %s model with this head; write a directory", c.Type)
 	}
 	m := map[string]any{
 		"general.architecture":                     arch,

@@ -1,98 +1,115 @@
 package model
 
-import (
-	"fmt"
-	"math"
+// The llama family: pre-norm blocks with rotary positions, grouped queries and a gated feed-forward. Its relatives
+// differ in biases, norms of the heads, windows and factors.
 
-	"tunesmith/graph"
-	"tunesmith/site"
-)
+// llamaBlock is the layer of the family.
+var llamaBlock = block{
+	norm1: "input_layernorm", norm3: "post_attention_layernorm",
+	attn: "self_attn", attention: attention{project: apart, out: "o_proj"},
+	mlp: "mlp", feedForward: gated,
+}
 
-// The llama family: pre-norm blocks with rotary positions, grouped queries and a gated feed-forward. Qwen 2, Qwen 3
-// and Mistral are the same blocks with other biases, head norms and windows.
+// headNormed norms each head of queries and keys.
+func headNormed(k block, n norm) block {
+	k.attention.norm, k.attention.qNorm, k.attention.kNorm = n, "q_norm", "k_norm"
+	return k
+}
+
 func init() {
 	register(architecture{
-		Type: "llama", Block: llamaBlock,
-		configure: func(c *Config, f *fields) {
-			b := f.flag("attention_bias", false)
-			c.QKVBias, c.OutBias, c.MLPBias = b, b, f.flag("mlp_bias", false)
+		Type: "llama", class: "Llama", Block: llamaBlock.build, norm: rmsNorm,
+		keys: func(c *Config) []key {
+			return append(rms(c), key{name: "attention_bias", to: &c.QKVBias, otherwise: false}, key{name: "mlp_bias", to: &c.MLPBias, otherwise: false})
 		},
+		finish: func(c *Config, _ *fields) { c.OutBias = c.QKVBias },
 	})
 	register(architecture{
-		Type: "mistral", Block: llamaBlock,
-		configure: func(c *Config, f *fields) { f.window(c, func(int) bool { return true }) },
+		Type: "mistral", class: "Mistral", Block: llamaBlock.build, norm: rmsNorm, keys: rms,
+		finish: func(c *Config, f *fields) { f.window(c, 4096, always) },
+		write:  writeWindow,
 	})
 	register(architecture{
-		Type: "qwen2", Block: llamaBlock,
-		configure: func(c *Config, f *fields) {
+		Type: "qwen2", class: "Qwen2", Block: llamaBlock.build, norm: rmsNorm, keys: rms,
+		finish: func(c *Config, f *fields) {
 			c.QKVBias = true
 			f.qwenWindow(c)
 		},
+		write: writeQwenWindow,
 	})
 	register(architecture{
-		Type: "qwen3", Block: llamaBlock, HeadNorm: true,
-		configure: func(c *Config, f *fields) {
-			b := f.flag("attention_bias", false)
-			c.QKVBias, c.OutBias = b, b
+		Type: "qwen3", class: "Qwen3", Block: headNormed(llamaBlock, rmsNorm).build, norm: rmsNorm, keys: biasedKeys,
+		finish: func(c *Config, f *fields) {
+			c.OutBias = c.QKVBias
 			f.qwenWindow(c)
 		},
+		write: writeQwenWindow,
+	})
+	register(architecture{
+		Type: "smollm3", class: "SmolLM3", Block: llamaBlock.build, norm: rmsNorm, tied: true, rope: ropeKeys{thetaOf: 2e6},
+		keys: func(c *Config) []key {
+			return append(biasedKeys(c), key{name: "mlp_bias", to: &c.MLPBias, otherwise: false})
+		},
+		finish: func(c *Config, f *fields) {
+			c.OutBias = c.QKVBias
+			f.noRope(c)
+			if f.flag("use_sliding_window", false) {
+				f.window(c, 0, func(layer int) bool { return c.NoRope == nil || !c.NoRope[layer] })
+			}
+		},
+		write: func(c Config, m map[string]any) {
+			writeQwenWindow(c, m)
+			rope := make([]int, c.Layers)
+			for i := range rope {
+				if c.NoRope == nil || !c.NoRope[i] {
+					rope[i] = 1
+				}
+			}
+			m["no_rope_layers"] = rope
+		},
+	})
+	register(architecture{
+		Type: "granite", class: "Granite", Block: llamaBlock.build, norm: rmsNorm,
+		keys: func(c *Config) []key {
+			return append(biasedKeys(c), key{name: "mlp_bias", to: &c.MLPBias, otherwise: false},
+				key{name: "embedding_multiplier", to: &c.Embedding, otherwise: 1.0}, key{name: "residual_multiplier", to: &c.Residual, otherwise: 1.0},
+				key{name: "attention_multiplier", to: &c.Scale, otherwise: 1.0}, key{name: "logits_scaling", to: &c.Logit, otherwise: 1.0})
+		},
+		finish: func(c *Config, _ *fields) { c.OutBias = c.QKVBias },
 	})
 }
+
+// biasedKeys are those of families whose four projections of attention have biases or have not.
+func biasedKeys(c *Config) []key {
+	return append(rms(c), key{name: "attention_bias", to: &c.QKVBias, otherwise: false})
+}
+
+func always(int) bool { return true }
 
 // qwenWindow: layers from max_window_layers on slide, where use_sliding_window is set.
 func (f *fields) qwenWindow(c *Config) {
 	if f.flag("use_sliding_window", false) {
 		from := f.number("max_window_layers", 28)
-		f.window(c, func(layer int) bool { return layer >= from })
+		f.window(c, 4096, func(layer int) bool { return layer >= from })
 	}
 }
 
-// llamaBlock is one layer: all that a method can touch goes through s. xBTC is the residual stream.
-func llamaBlock(m *Model, s *site.Scope, layer int, xBTC *graph.Node) *graph.Node {
-	c := m.Config
-	h := s.RMSNorm("input_layernorm", xBTC, c.NormEps, 0)
-	s.Scope("self_attn", func() { h = llamaAttention(m, s, layer, h) })
-	xBTC = graph.Plus(xBTC, s.Sublayer("self_attn", xBTC, h))
-	h = s.RMSNorm("post_attention_layernorm", xBTC, c.NormEps, 0)
-	s.Scope("mlp", func() {
-		gate := s.Linear("gate_proj", h, c.Intermediate, c.MLPBias)
-		up := s.Linear("up_proj", h, c.Intermediate, c.MLPBias)
-		act, _ := activation(c.Activation)
-		h = s.Linear("down_proj", graph.Gate(act, gate, up), c.Hidden, c.MLPBias)
-	})
-	return graph.Plus(xBTC, s.Sublayer("mlp", xBTC, h))
-}
-
-func llamaAttention(m *Model, s *site.Scope, layer int, hBTC *graph.Node) *graph.Node {
-	c := m.Config
-	b, t, d := hBTC.Dim(0), hBTC.Dim(1), c.HeadDim
-	q := graph.Reshape(s.Linear("q_proj", hBTC, c.Heads*d, c.QKVBias), b, t, c.Heads, d)
-	k := graph.Reshape(s.Linear("k_proj", hBTC, c.KVHeads*d, c.QKVBias), b, t, c.KVHeads, d)
-	v := graph.Reshape(s.Linear("v_proj", hBTC, c.KVHeads*d, c.QKVBias), b, t, c.KVHeads, d)
-	if m.arch.HeadNorm {
-		q, k = s.RMSNorm("q_norm", q, c.NormEps, 0), s.RMSNorm("k_norm", k, c.NormEps, 0)
+// noRope reads no_rope_layers, where 1 says that a layer has rotary positions, or no_rope_layer_interval.
+func (f *fields) noRope(c *Config) {
+	var rope []int
+	f.get("no_rope_layers", "a list of 0 and 1", &rope)
+	every := f.number("no_rope_layer_interval", 4)
+	if rope == nil {
+		for i := range c.Layers {
+			rope = append(rope, min((i+1)%max(every, 1), 1))
+		}
 	}
-	length := t
-	if s.In.Start != nil {
-		length = 0 // a cache holds keys of one scaling, so generation ends where the scaling would change
+	for i, has := range rope {
+		if has == 0 {
+			if c.NoRope == nil {
+				c.NoRope = make([]bool, len(rope))
+			}
+			c.NoRope[i] = true
+		}
 	}
-	rope := c.Rope.Op(d, length)
-	a := s.Attention(graph.Rotate(q, s.In.Positions, rope), graph.Rotate(k, s.In.Positions, rope), v,
-		graph.Attention{Causal: true, Window: c.Windows[layer], Scale: float32(1 / math.Sqrt(float64(d)))})
-	return s.Linear("o_proj", graph.Reshape(a, b, t, c.Heads*d), c.Hidden, c.OutBias)
-}
-
-// activation returns the function of a name in config.json.
-func activation(name string) (graph.Fn, error) {
-	switch name {
-	case "silu", "swish":
-		return graph.SiLU, nil
-	case "gelu":
-		return graph.Gelu, nil
-	case "gelu_pytorch_tanh", "gelu_new", "gelu_fast":
-		return graph.GeluTanh, nil
-	case "relu":
-		return graph.ReLU, nil
-	}
-	return 0, fmt.Errorf("hidden_act: want one of silu, gelu, gelu_pytorch_tanh, gelu_new, relu, have %q", name)
 }

@@ -52,8 +52,12 @@ func open(path string, dir bool, file checkpoint.File) (*Model, error) {
 		return nil, err
 	}
 	m.Path, m.File, m.gguf = path, file, names
+	m.bare = names == nil && !slices.ContainsFunc(file.Names(), m.based)
 	return m, m.checkTensors()
 }
+
+// based reports whether a tensor's name begins with that of the model's body.
+func (m *Model) based(name string) bool { return strings.HasPrefix(name, m.arch.names.base+".") }
 
 // Close releases the file. Tensors loaded from it must not be used afterwards.
 func (m *Model) Close() error {
@@ -109,22 +113,25 @@ func shorten(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// ignorable reports tensors that published checkpoints carry beside the parameters: tables that are computed, and
-// the copy of a tied output projection.
+// ignorable reports tensors that published checkpoints carry beside the parameters: tables that are computed, causal
+// masks, and the copy of a tied output projection.
 func (m *Model) ignorable(name string) bool {
-	for _, suffix := range []string{"rotary_emb.inv_freq", "attn.masked_bias", "rope_freqs.weight"} {
+	for _, suffix := range []string{"rotary_emb.inv_freq", ".masked_bias", "attn.bias", "attention.bias", "rope_freqs.weight"} {
 		if strings.HasSuffix(name, suffix) {
 			return true
 		}
 	}
-	return m.Config.Tied && name == "lm_head.weight"
+	return m.Config.Tied && name == m.arch.names.head+".weight"
 }
 
 // tensor returns the file's tensor of a parameter, and its name there.
 func (m *Model) tensor(param string) (t checkpoint.Tensor, name string, ok bool) {
 	name = param
-	if m.gguf != nil {
+	switch {
+	case m.gguf != nil:
 		name = GGUFName(param)
+	case m.bare:
+		name = strings.TrimPrefix(param, m.arch.names.base+".")
 	}
 	t, ok = m.File.Tensor(name)
 	return t, name, ok

@@ -4,8 +4,10 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -17,18 +19,40 @@ import (
 
 // architecture is what a model_type needs of its own.
 type architecture struct {
-	Type string
-	// Block builds layer number layer at the scope "model.layers.N".
-	Block func(m *Model, s *site.Scope, layer int, xBTC *graph.Node) *graph.Node
-	// HeadNorm norms each head of queries and keys.
-	HeadNorm bool
-	// configure reads what the family has beside the common fields.
-	configure func(c *Config, f *fields)
+	Type   string
+	class  string // the stem of its classes' names in transformers
+	causal string // and their end for language models; ForCausalLM where empty
+	// Block builds layer number layer at its scope on the residual stream (B, T, C).
+	Block    func(m *Model, s *site.Scope, layer int, x *graph.Node) *graph.Node
+	norm     norm
+	names    names
+	rope     ropeKeys
+	tied     bool // where the config does not say
+	rooted   bool // the embedding is multiplied by √Hidden
+	headBias bool
+	// keys are the entries of config.json, finish sets what depends on others, write writes what keys cannot.
+	keys   func(c *Config) []key
+	finish func(c *Config, f *fields)
+	write  func(c Config, m map[string]any)
+}
+
+// names are those of the modules around the layers.
+type names struct{ base, embed, positions, layers, norm, head, tokenHead string }
+
+// defaults fills in the names that most families have.
+func (n names) defaults() names {
+	return names{
+		base: cmp.Or(n.base, "model"), embed: cmp.Or(n.embed, "embed_tokens"), positions: n.positions, layers: cmp.Or(n.layers, "layers"),
+		norm: cmp.Or(n.norm, "norm"), head: cmp.Or(n.head, "lm_head"), tokenHead: cmp.Or(n.tokenHead, "score"),
+	}
 }
 
 var architectures = map[string]architecture{}
 
-func register(a architecture) { architectures[a.Type] = a }
+func register(a architecture) {
+	a.names, a.causal = a.names.defaults(), cmp.Or(a.causal, "ForCausalLM")
+	architectures[a.Type] = a
+}
 
 func lookup(modelType string) (architecture, error) {
 	a, ok := architectures[modelType]
@@ -49,6 +73,7 @@ type Model struct {
 	Path   string          // directory or file that it was opened from
 	File   checkpoint.File // nil for a model that was made from a Config alone
 	arch   architecture
+	bare   bool       // the file's names lack that of the body, as those of a checkpoint without a head
 	gguf   *ggufNames // how the file names and orders tensors; nil for Hugging Face files
 	survey *site.Map
 }
@@ -91,42 +116,84 @@ func (m *Model) Hidden(s *site.Scope) *graph.Node { return m.hidden(s, nil) }
 
 // hidden calls each, where it is not nil, with the input of every block and the last block's output.
 func (m *Model) hidden(s *site.Scope, each func(x *graph.Node)) (x *graph.Node) {
-	c := m.Config
-	s.Scope("model", func() {
-		x = s.Embed("embed_tokens", c.Vocab, c.Hidden, c.PadID)
+	c, n := m.Config, m.arch.names
+	s.Scope(n.base, func() {
+		scale := float32(1)
+		if m.arch.rooted {
+			scale = float32(math.Sqrt(float64(c.Hidden)))
+		}
+		x = s.Stream(s.Embed(n.embed, c.Vocab, c.Hidden, c.PadID, scale), func(s *site.Scope, x *graph.Node) *graph.Node {
+			if c.Embedding != 0 {
+				x = graph.Scale(x, c.Embedding)
+			}
+			if n.positions != "" {
+				x = graph.Plus(x, s.Positions(n.positions, c.MaxPositions, c.Hidden))
+			}
+			return x
+		})
 		for i := range c.Layers {
 			if each != nil {
 				each(x)
 			}
-			s.Layer(fmt.Sprintf("layers.%d", i), func() {
+			s.Layer(fmt.Sprintf("%s.%d", n.layers, i), func() {
 				x = s.Stream(x, func(s *site.Scope, x *graph.Node) *graph.Node { return m.arch.Block(m, s, i, x) })
 			})
 		}
 		if each != nil {
 			each(x)
 		}
-		x = s.RMSNorm("norm", x, c.NormEps, 0)
+		x = m.norm(s, n.norm, x)
 	})
 	return x
 }
 
-// head returns the operands of the output projection.
-func (m *Model) head(s *site.Scope, h *graph.Node) (h2, w *graph.Node) {
-	tied := ""
-	if m.Config.Tied {
-		tied = "model.embed_tokens"
+// head is the operands of the output projection.
+type head struct{ h, w, bias *graph.Node }
+
+func (m *Model) head(s *site.Scope, h *graph.Node) head {
+	c, n := m.Config, m.arch.names
+	if c.Head.Kind != "" {
+		return m.classifier(s, h)
 	}
-	return s.Head("lm_head", tied, h, m.Config.Vocab)
+	tied := ""
+	if c.Tied {
+		tied = n.base + "." + n.embed
+	}
+	var o head
+	o.h, o.w = s.Head(n.head, tied, h, c.Vocab)
+	if m.arch.headBias {
+		o.bias = s.HeadBias(n.head, c.Vocab)
+	}
+	return o
 }
 
-// Logits builds the vocabulary's logits (…, V) of hidden states (…, C).
+// logitScale is the factor of the logits.
+func (c Config) logitScale() float32 {
+	if c.Logit == 0 {
+		return 1
+	}
+	return 1 / c.Logit
+}
+
+// Logits builds the logits (…, V) of hidden states (…, C): the vocabulary's, or the labels' of a classifier.
 func (m *Model) Logits(s *site.Scope, h *graph.Node) *graph.Node {
-	return graph.Project(m.head(s, h))
+	o := m.head(s, h)
+	y := graph.Project(o.h, o.w)
+	if o.bias != nil {
+		y = graph.Plus(y, o.bias)
+	}
+	if m.Config.Head.Kind != "" {
+		return y
+	}
+	return graph.Softcap(graph.Scale(y, m.Config.logitScale()), m.Config.LogitCap)
 }
 
 // LogProbs builds the log-probability of each target (N) after hidden states (N, C), and the mean log-probability
-// over the vocabulary. It never holds the logits of more than a few rows.
+// over the vocabulary, or over the labels of a classifier. It never holds the logits of more than a few rows.
 func (m *Model) LogProbs(s *site.Scope, hNC, targetsN *graph.Node) (logp, mean *graph.Node) {
-	h, w := m.head(s, hNC)
-	return graph.LogProbs(h, w, targetsN, nil, graph.TokenLogProb{Scale: 1})
+	o, op := m.head(s, hNC), graph.TokenLogProb{Scale: 1}
+	if m.Config.Head.Kind == "" {
+		op = graph.TokenLogProb{Scale: m.Config.logitScale(), Softcap: m.Config.LogitCap}
+	}
+	return graph.LogProbs(o.h, o.w, targetsN, o.bias, op)
 }

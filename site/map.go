@@ -51,10 +51,12 @@ type Map struct {
 	Output    Linear // the projection to the vocabulary
 	Tied      string // module whose weight the output shares, or empty
 	Embedding string
-	Vocab     int
-	Hidden    int
-	Layers    int
-	Prefix    int // virtual positions in front of every row
+	// EmbedScale is the factor of the table's rows on their way into the model.
+	EmbedScale float32
+	Vocab      int
+	Hidden     int
+	Layers     int
+	Prefix     int // virtual positions in front of every row
 
 	index map[string]int // of Params by name
 }

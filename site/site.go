@@ -7,7 +7,10 @@
 package site
 
 import (
+	"cmp"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 
 	"tunesmith/graph"
@@ -19,6 +22,16 @@ type Linear struct {
 	In, Out int
 	Bias    bool
 	Head    bool // the output projection to the vocabulary
+	// Transposed weights stand as (in, out) in the file, as those of GPT-2's Conv1D.
+	Transposed bool
+}
+
+// weight returns the shape of the projection's weight in the file.
+func (l Linear) weight() []int {
+	if l.Transposed {
+		return []int{l.In, l.Out}
+	}
+	return []int{l.Out, l.In}
 }
 
 // A method implements those of these interfaces that it needs.
@@ -74,6 +87,8 @@ type Inputs struct {
 	Segments  *graph.Node // (B, T), or nil where a row is one sequence; −1 is padding
 	// Start (B) is the index in the key/value caches of each row's first position; nil without caches.
 	Start *graph.Node
+	// Length is the number of positions that a row may come to with caches, which some scalings of positions depend on.
+	Length int
 	// CacheLen is the caches' length in positions.
 	CacheLen int
 	// Lead has the pass fill the caches' beginning with the virtual positions, which later passes then find there.
@@ -139,11 +154,11 @@ func (s *Scope) Training() bool { return s.In.DropKey != nil }
 // base returns one of the model's own parameters, for the module at path: its name is the module's path and the
 // given leaf ("weight", "bias") unless shared names another module whose parameter it is.
 func (s *Scope) base(path, leaf, shared string, shape ...int) *graph.Node {
-	owner := path
-	if shared != "" {
-		owner = shared
-	}
-	p := Param{Name: owner + "." + leaf, Shape: shape, Base: true}
+	return s.own(path+"."+leaf, Param{Name: cmp.Or(shared, path) + "." + leaf, Shape: shape, Base: true})
+}
+
+// own returns the node of one of the model's own parameters, which the module's parameter at path is.
+func (s *Scope) own(path string, p Param) *graph.Node {
 	for _, g := range s.grafts {
 		if t, ok := g.(Selector); ok && t.TrainBase(p.Name) {
 			p.Trainable = true
@@ -151,7 +166,7 @@ func (s *Scope) base(path, leaf, shared string, shape ...int) *graph.Node {
 	}
 	for _, g := range s.grafts {
 		if t, ok := g.(ParamGrafter); ok {
-			if n := t.GraftParam(s, path+"."+leaf, p); n != nil {
+			if n := t.GraftParam(s, path, p); n != nil {
 				s.map_.declare(p)
 				return n
 			}
@@ -166,20 +181,39 @@ func (s *Scope) Declare(p Param) *graph.Node {
 	return s.Graph.Param(p.Name, p.Trainable, p.Shape...)
 }
 
-// BaseWeight returns the weight node of a module built before, for methods that compute with it.
-func (s *Scope) BaseWeight(l Linear) *graph.Node { return s.base(l.Path, "weight", "", l.Out, l.In) }
+// BaseWeight returns the weight node (out, in) of a module built before, for methods that compute with it.
+func (s *Scope) BaseWeight(l Linear) *graph.Node {
+	w := s.base(l.Path, "weight", "", l.weight()...)
+	if l.Transposed {
+		w = graph.Permute(w, 1, 0)
+	}
+	return w
+}
 
 // BaseBias returns the bias node of a module that has one.
 func (s *Scope) BaseBias(l Linear) *graph.Node { return s.base(l.Path, "bias", "", l.Out) }
 
 // Linear builds the projection of x (…, in) named name at the current place to out features.
-func (s *Scope) Linear(name string, x *graph.Node, out int, bias bool) (y *graph.Node) {
-	l := Linear{Path: s.Name(name), In: x.Dim(-1), Out: out, Bias: bias}
+func (s *Scope) Linear(name string, x *graph.Node, out int, bias bool) *graph.Node {
+	return s.linear(name, Linear{In: x.Dim(-1), Out: out, Bias: bias}, x)
+}
+
+// Conv1D builds a projection whose weight the file holds as (in, out).
+func (s *Scope) Conv1D(name string, x *graph.Node, out int, bias bool) *graph.Node {
+	return s.linear(name, Linear{In: x.Dim(-1), Out: out, Bias: bias, Transposed: true}, x)
+}
+
+func (s *Scope) linear(name string, l Linear, x *graph.Node) (y *graph.Node) {
+	l.Path = s.Name(name)
 	s.map_.linear(l)
 	s.Scope(name, func() {
-		y = graph.Project(x, s.base(l.Path, "weight", "", out, l.In))
-		if bias {
-			y = graph.Plus(y, s.base(l.Path, "bias", "", out))
+		if w := s.base(l.Path, "weight", "", l.weight()...); l.Transposed {
+			y = graph.ProjectT(x, w)
+		} else {
+			y = graph.Project(x, w)
+		}
+		if l.Bias {
+			y = graph.Plus(y, s.base(l.Path, "bias", "", l.Out))
 		}
 		for _, g := range s.grafts {
 			if t, ok := g.(LinearGrafter); ok {
@@ -195,15 +229,64 @@ func (s *Scope) RMSNorm(name string, x *graph.Node, eps, offset float32) (y *gra
 	path := s.Name(name)
 	s.map_.norm(path)
 	s.Scope(name, func() {
-		y = graph.NormRMS(x, s.base(path, "weight", "", x.Dim(-1)), eps, offset)
+		w := Param{Name: path + ".weight", Shape: []int{x.Dim(-1)}, Base: true, Init: constant(1 - offset)}
+		y = graph.NormRMS(x, s.own(w.Name, w), eps, offset)
 	})
 	return y
 }
 
-// Embed looks up the ids in a table of v rows; padID is the row without gradient, −1 for none.
-func (s *Scope) Embed(name string, v, c, padID int) (x *graph.Node) {
+// LayerNorm builds a layer norm over the last axis; see graph.LayerNorm.
+func (s *Scope) LayerNorm(name string, x *graph.Node, eps float32, bias bool) (y *graph.Node) {
 	path := s.Name(name)
-	s.map_.Embedding, s.map_.Vocab, s.map_.Hidden = path, v, c
+	s.map_.norm(path)
+	s.Scope(name, func() {
+		w, b := s.base(path, "weight", "", x.Dim(-1)), (*graph.Node)(nil)
+		if bias {
+			b = s.base(path, "bias", "", x.Dim(-1))
+		}
+		y = graph.NormLayer(x, w, b, eps)
+	})
+	return y
+}
+
+// HeadNorms builds a layer norm without bias for each head of x (B, T, H, D), with weights of its own: the modules
+// name.0, name.1 …
+func (s *Scope) HeadNorms(name string, x *graph.Node, eps float32) *graph.Node {
+	heads, d := x.Dim(2), x.Dim(3)
+	var weights []*graph.Node
+	s.Scope(name, func() {
+		for i := range heads {
+			path := s.Name(strconv.Itoa(i))
+			s.map_.norm(path)
+			weights = append(weights, s.base(path, "weight", "", d))
+		}
+	})
+	ones := make([]float32, d)
+	constant(1)(ones, nil, nil)
+	return graph.Times(graph.NormLayer(x, s.Floats(ones, d), nil, eps), graph.Reshape(graph.Join(0, weights...), heads, d))
+}
+
+// constant fills a parameter with one value.
+func constant(v float32) Init {
+	return func(dst []float32, _ *rand.Rand, _ func(string) []float32) {
+		for i := range dst {
+			dst[i] = v
+		}
+	}
+}
+
+// Positions looks up the learned positions: a table of n rows of c channels.
+func (s *Scope) Positions(name string, n, c int) (x *graph.Node) {
+	path := s.Name(name)
+	s.Scope(name, func() { x = graph.Lookup(s.base(path, "weight", "", n, c), s.In.Positions, -1) })
+	return x
+}
+
+// Embed looks up the ids in a table of v rows and multiplies them by scale; padID is the row without gradient, −1 for
+// none. Virtual tokens are not scaled.
+func (s *Scope) Embed(name string, v, c, padID int, scale float32) (x *graph.Node) {
+	path := s.Name(name)
+	s.map_.Embedding, s.map_.Vocab, s.map_.Hidden, s.map_.EmbedScale = path, v, c, scale
 	s.Scope(name, func() {
 		x = graph.Lookup(s.base(path, "weight", "", v, c), s.In.IDs, padID)
 		for _, g := range s.grafts {
@@ -211,6 +294,7 @@ func (s *Scope) Embed(name string, v, c, padID int) (x *graph.Node) {
 				x = t.GraftEmbed(s, path, s.In.IDs, x)
 			}
 		}
+		x = graph.Scale(x, scale)
 		s.start(path)
 	})
 	return x
@@ -347,6 +431,12 @@ func (s *Scope) Head(name, tied string, h *graph.Node, v int) (h2, w *graph.Node
 		}
 	})
 	return h, w
+}
+
+// HeadBias returns the bias of the output projection named name to v rows.
+func (s *Scope) HeadBias(name string, v int) *graph.Node {
+	s.map_.Output.Bias = true
+	return s.base(s.Name(name), "bias", "", v)
 }
 
 // Layer runs f at the place name, as a recomputed region where the inputs ask for it.

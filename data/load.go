@@ -84,6 +84,26 @@ func load(ctx context.Context, s Source, render Renderer, o LoadOptions, l *Ledg
 	return nil
 }
 
+// LoadRecords renders records that are in memory into a store. Problems go to the ledger.
+func LoadRecords(ctx context.Context, records []Record, render Renderer, o LoadOptions, l *Ledger, to *Store) error {
+	for at := 0; at < len(records); at += blockSize {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		for _, out := range renderAll(records[at:min(at+blockSize, len(records))], render, o) {
+			for _, p := range out.problems {
+				l.Add(p)
+			}
+			for _, e := range out.examples {
+				if err := to.Add(e); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // rendered is what became of one record.
 type rendered struct {
 	examples []Example

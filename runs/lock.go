@@ -3,10 +3,21 @@ package runs
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"time"
 )
+
+// Lock takes a file for this process until it is closed: an error that wraps ErrLocked says which process has it. The
+// lock of a process that died is free.
+func Lock(path string) (io.Closer, error) {
+	f, err := lock(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
 
 // lock takes a file for this process. The system frees it when the process ends, however it ends, so there are no
 // stale locks; the text in the file only tells a person who has it.

@@ -35,6 +35,9 @@ type Session struct {
 type Files struct {
 	Model   string    // path of the base
 	General io.Reader // text for the general loss; nil for none
+	// Records and Held, where Records is not nil, take the place of the data that the configuration names: they never
+	// stand in a file.
+	Records, Held []data.Record
 }
 
 // Prepare puts a run together: it opens the base, reads and renders the data, grafts the method, loads the weights
@@ -59,7 +62,7 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 	if !ok {
 		return s, fmt.Errorf("objective: %q cannot be trained", c.Objective.Name)
 	}
-	if err := s.read(ctx, objective); err != nil {
+	if err := s.read(ctx, objective, f); err != nil {
 		return s, err
 	}
 	if s.Backend, err = engine.Open("cpu", engine.Options{Precision: engine.Precision(c.Precision)}); err != nil {
@@ -99,7 +102,7 @@ func openBase(c *tune.Run, path string) (*model.Model, error) {
 }
 
 // read renders the training data and what is held out from it.
-func (s *Session) read(ctx context.Context, objective tune.Objective) error {
+func (s *Session) read(ctx context.Context, objective tune.Objective, f Files) error {
 	c := s.Config
 	render, err := objective.Renderer(s.Text)
 	if err != nil {
@@ -110,6 +113,11 @@ func (s *Session) read(ctx context.Context, objective tune.Objective) error {
 		limit = min(limit, c.MaxLength)
 	}
 	o := data.LoadOptions{MaxLength: limit, Overlength: c.Overlength, SplitSeed: c.Seed}
+	if f.Records != nil {
+		return errors.Join(
+			data.LoadRecords(ctx, f.Records, render, o, s.Ledger, s.Examples),
+			data.LoadRecords(ctx, f.Held, render, o, s.Ledger, s.Held), s.Ledger.Err())
+	}
 	if len(c.Eval.Data) == 0 {
 		o.EvalShare = c.Eval.Share
 	}
@@ -195,7 +203,7 @@ func (s *Session) stepper(objective tune.Objective) (*Stepper, error) {
 	}
 	return NewStepper(StepConfig{
 		Model: s.Model, Backend: s.Backend, Objective: objective, Optimizer: o, Schedule: course, Clip: c.Clip,
-		Recompute: c.Recompute, Seed: c.Seed, Parallel: Parallel,
+		Recompute: c.Recompute, ForwardOnly: c.ForwardOnly, Seed: c.Seed, Parallel: Parallel,
 		Group: func(name string) int { return of[name] },
 	})
 }
@@ -287,6 +295,17 @@ func (s *Session) fits() error {
 	plan, err := s.Memory(s.Config.BatchSize, cols)
 	if err != nil {
 		return err
+	}
+	// The evaluations have programs of their own, in the same memory.
+	for _, batches := range s.Eval {
+		for _, b := range batches {
+			p, err := s.programs.get(forward, b.Rows, b.Cols)
+			if err != nil {
+				return err
+			}
+			m := p.Memory()
+			plan.Activations, plan.Workspace = max(plan.Activations, m.Activations), max(plan.Workspace, m.Workspace)
+		}
 	}
 	plan.Trainable += s.OptimizerBytes()
 	plan.Weights += s.Model.MappedBytes()

@@ -25,6 +25,7 @@ type Stepper struct {
 	parallel  optim.Parallel
 	sums      [][]float32 // gradients of the accumulation, one per parameter
 	step      int         // optimizer steps made
+	probe     *probe      // of forward-only steps; nil for gradients by the backward pass
 }
 
 // StepConfig is what a Stepper is made of.
@@ -37,6 +38,8 @@ type StepConfig struct {
 	Group     func(name string) int // number of a parameter's optimizer group; nil for 0
 	Clip      float64               // largest norm of the gradient, 0 for no limit
 	Recompute bool                  // keep only the layers' inputs for the backward pass
+	// ForwardOnly estimates the gradient from two forward passes instead of a backward pass.
+	ForwardOnly bool
 	Seed      uint64                // of the dropouts
 	Parallel  optim.Parallel        // as given to the optimizer
 }
@@ -48,6 +51,9 @@ func NewStepper(c StepConfig) (*Stepper, error) {
 		tensors:   c.Model.Trained(),
 		optimizer: c.Optimizer, schedule: c.Schedule, clip: c.Clip, seed: c.Seed, parallel: c.Parallel,
 	}
+	if s.parallel == nil {
+		s.parallel = func(n int, f func(lo, hi int)) { f(0, n) }
+	}
 	if len(s.tensors) == 0 {
 		return nil, errors.New("nothing trains: the method chose no parameter")
 	}
@@ -57,6 +63,9 @@ func NewStepper(c StepConfig) (*Stepper, error) {
 			group = c.Group(t.Name)
 		}
 		s.params = append(s.params, optim.Param{Name: t.Name, Shape: t.Shape, Value: t.Values, Group: group})
+	}
+	if c.ForwardOnly {
+		s.probe = newProbe(s.params)
 	}
 	return s, nil
 }
@@ -86,12 +95,8 @@ func (s *Stepper) Step(ctx context.Context, batches []data.Batch) (StepResult, e
 	if total == 0 {
 		return r, errors.New("no token of the step is supervised")
 	}
-	for i, b := range batches {
-		sum, err := s.accumulate(ctx, b, i, len(batches), total)
-		if err != nil {
-			return r, err
-		}
-		r.Loss += sum / total
+	if err := s.gradients(ctx, batches, total, &r); err != nil {
+		return r, err
 	}
 	limit := math.Inf(1)
 	if s.clip > 0 {
@@ -113,6 +118,22 @@ func (s *Stepper) Step(ctx context.Context, batches []data.Batch) (StepResult, e
 	}
 	s.step++
 	return r, nil
+}
+
+// gradients fills the gradients and the loss of a step.
+func (s *Stepper) gradients(ctx context.Context, batches []data.Batch, total float64, r *StepResult) (err error) {
+	if s.probe != nil {
+		r.Loss, err = s.estimate(ctx, batches)
+		return err
+	}
+	for i, b := range batches {
+		sum, err := s.accumulate(ctx, b, i, len(batches), total)
+		if err != nil {
+			return err
+		}
+		r.Loss += sum / total
+	}
+	return nil
 }
 
 // accumulate runs batch i of n and adds its gradients, already divided by the total weight. The gradients of a
@@ -175,12 +196,18 @@ func (s *Stepper) Loss(ctx context.Context, batches []data.Batch) (float64, erro
 
 // Memory returns the memory of the pass over a batch of the shape, known before it runs.
 func (s *Stepper) Memory(rows, cols int) (engine.Memory, error) {
-	p, err := s.programs.get(backward, rows, cols)
+	kind := backward
+	if s.probe != nil {
+		kind = forward
+	}
+	p, err := s.programs.get(kind, rows, cols)
 	if err != nil {
 		return engine.Memory{}, err
 	}
 	return p.Memory(), nil
 }
 
-// OptimizerBytes returns what the optimizer's state takes.
-func (s *Stepper) OptimizerBytes() int64 { return 4 * int64(s.optimizer.Floats(s.params)) }
+// OptimizerBytes returns what the optimizer's state takes, and the directions and copies of forward-only steps.
+func (s *Stepper) OptimizerBytes() int64 {
+	return 4 * int64(s.optimizer.Floats(s.params)+s.probe.floats())
+}

@@ -26,6 +26,7 @@ type Run struct {
 
 	Parameters config.Choice `yaml:"parameters" choice:"method" doc:"what moves"`
 	Objective  config.Choice `yaml:"objective" choice:"method" doc:"what is better"`
+	Topology   config.Choice `yaml:"topology" choice:"method" doc:"where it trains; here and at once where it is left out"`
 
 	Training `yaml:",inline"`
 	Eval     Eval   `yaml:"eval" doc:"evaluation while training, and of the before and after"`
@@ -57,6 +58,7 @@ type Training struct {
 	Schedule     string  `yaml:"schedule" doc:"course of the learning rate: cosine, linear, constant, …"`
 	Warmup       float64 `yaml:"warmup" doc:"rise of the learning rate: steps, or below 1 a share of all" min:"0"`
 	Precision    string  `yaml:"precision" doc:"accuracy of the products: mixed is at least that of bf16" enum:"fp32,mixed,int8"`
+	ForwardOnly  bool    `yaml:"forward_only" doc:"estimate gradients from two forward passes (MeZO): the least memory, and many more steps"`
 	Recompute    bool    `yaml:"recompute" doc:"keep only the layers' inputs for the backward pass: less memory, more time"`
 	SaveEvery    int     `yaml:"save_every" doc:"steps between checkpoints; 0 only at the end" min:"0"`
 	Keep         int     `yaml:"keep_checkpoints" doc:"newest checkpoints that stay, beside the best one" min:"1"`

@@ -14,7 +14,7 @@ var lattice = [][]string{
 	{"internal/cli"},
 	{"web"},
 	{"methods"},
-	{"federation", "judge", "evals", "serve", "plan", "cluster"},
+	{"federation", "judge", "evals", "serve", "plan", "cluster", "device"},
 	{"trainer", "export", "generate"},
 	{"tune", "model"},
 	{"data", "objective", "optim", "runs"},

@@ -18,6 +18,7 @@ import (
 
 	"tunesmith/config"
 	"tunesmith/data"
+	"tunesmith/device"
 	_ "tunesmith/engine/cpu" // the backend of this machine
 	_ "tunesmith/methods"    // the methods of all axes
 )
@@ -30,6 +31,7 @@ const (
 	exitData      = 4
 	exitMemory    = 5
 	exitNotFound  = 6
+	exitDeferred  = 75 // sysexits' "try again later"
 	exitCancelled = 130
 )
 
@@ -80,7 +82,9 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &bad):
 		return exitData
-	case errors.Is(err, errMemory):
+	case errors.Is(err, device.ErrDeferred):
+		return exitDeferred
+	case errors.Is(err, errMemory), errors.Is(err, device.ErrMemory):
 		return exitMemory
 	case errors.As(err, &conf):
 		if errors.Is(err, fs.ErrNotExist) {
@@ -108,7 +112,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write results as JSON")
 	root.PersistentFlags().StringVar(&a.lang, "lang", language(), "language of reports: en or zh")
 	root.AddCommand(a.demo(), a.init(), a.train(), a.resume(), a.eval(), a.generate(), a.chat(), a.merge(), a.data(),
-		a.bench(), a.runs(), a.methods(), a.config(), a.selftest(), a.version())
+		a.bench(), a.runs(), a.device(), a.methods(), a.config(), a.selftest(), a.version())
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}

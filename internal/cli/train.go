@@ -13,6 +13,7 @@ import (
 
 	"tunesmith/checkpoint"
 	"tunesmith/data"
+	"tunesmith/device"
 	"tunesmith/engine"
 	"tunesmith/evals"
 	"tunesmith/generate"
@@ -147,13 +148,22 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 			return err
 		}
 	}
+	if m, ok := c.Topology.Options.(device.Method); ok {
+		// A run of a device keeps the device's limits; its adaptations in generations are those of the device command.
+		watched, stop, err := m.Device().Watch(ctx, &device.Reader{Root: m.Device().Root})
+		if err != nil {
+			return err
+		}
+		defer stop()
+		ctx = watched
+	}
 	e.session, err = trainer.Prepare(ctx, c, trainer.Files{Model: path, General: general()})
 	a.problems(e.session.Ledger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.session.Close()) }()
-	if err := fits(e.session.Plan()); err != nil {
+	if err := e.fits(e.session.Plan()); err != nil {
 		return err
 	}
 	if e.dir == nil {
@@ -174,7 +184,7 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 	p := progress{app: a}
 	e.session.Progress = p.show
 	if err := e.session.Train(ctx); err != nil {
-		return e.failed(err)
+		return e.failed(ctx, err)
 	}
 	return e.finish(ctx)
 }
@@ -263,9 +273,12 @@ func (e *experiment) restore(ctx context.Context) error {
 }
 
 // failed keeps what a run that stops has reached, with advice.
-func (e *experiment) failed(err error) error {
+func (e *experiment) failed(ctx context.Context, err error) error {
 	if errors.Is(err, context.Canceled) {
 		e.app.say("stopped; continue with: tunesmith resume %s", e.dir.Dir())
+		if cause := context.Cause(ctx); errors.Is(cause, device.ErrDeferred) {
+			return cause
+		}
 		return err
 	}
 	kind := runs.Event{Kind: runs.EventError, Message: err.Error()}
@@ -374,9 +387,12 @@ func (a *app) problems(l *data.Ledger) {
 	}
 }
 
-// fits refuses a plan that this machine's memory cannot hold, and says what would help.
-func fits(plan engine.Memory) error {
+// fits refuses a plan that this machine's memory, or the limit of a device, cannot hold, and says what would help.
+func (e *experiment) fits(plan engine.Memory) error {
 	free, err := availableMemory()
+	if m, ok := e.config.Topology.Options.(device.Method); ok {
+		free, err = int64(m.Device().Limit().Bytes), nil
+	}
 	if err != nil || plan.Total() <= free {
 		return nil
 	}

@@ -36,8 +36,8 @@ const (
 )
 
 // Open reads a .safetensors file, a .safetensors.index.json, a .gguf file, or a directory that holds the weights of a
-// model or an adapter. Nothing but headers is read. A weight that bitsandbytes has stored in 4 bits, in several tensors,
-// appears as the one tensor that they stand for, without Data: see Tensor.Bytes.
+// model or an adapter. Nothing but headers is read. A weight that bitsandbytes has stored in 4 or 8 bits, in several
+// tensors, appears as the one tensor that they stand for, without Data: see Tensor.Bytes.
 //
 // The file must not be cut while it is open: reading what a mapping has lost ends the program.
 func Open(path string) (File, error) {
@@ -62,7 +62,7 @@ func Open(path string) (File, error) {
 		err = fmt.Errorf("want a .safetensors or .gguf file, or a directory that holds %s", modelFile)
 	}
 	if err == nil {
-		if err = f.joinFourBit(); err != nil {
+		if err = errors.Join(f.joinFourBit(), f.joinInt8()); err != nil {
 			err = errors.Join(err, f.Close())
 		}
 	}

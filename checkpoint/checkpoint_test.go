@@ -254,7 +254,7 @@ func plain(tensors []Tensor) []Tensor {
 
 // ggml returns the tensors that GGUF can hold.
 func ggml(tensors []Tensor) []Tensor {
-	return slices.DeleteFunc(slices.Clone(tensors), func(t Tensor) bool { return t.Format == quant.NF4 || t.Format == quant.FP4 })
+	return slices.DeleteFunc(slices.Clone(tensors), func(t Tensor) bool { return t.Format >= quant.NF4 })
 }
 
 func wantSame(t *testing.T, f File, want []Tensor) {

@@ -155,15 +155,16 @@ func nested(codes Tensor, state fourBitState, part func(string) (Tensor, error))
 	}, nil
 }
 
-// fourBitTensor returns a weight in 4 bits where that is exact, else in the format to which its values are rounded.
+// fourBitTensor returns a weight in 4 bits where its blocks fit those of a format, else in the format to which its values
+// are rounded.
 func fourBitTensor(name string, q quant.FourBit, state fourBitState) (Tensor, error) {
 	format, ok := fourBitFormats[state.Dtype]
 	if !ok {
 		return Tensor{}, fmt.Errorf("want dtype float32, bfloat16 or float16, have %q", state.Dtype)
 	}
 	t := Tensor{Name: name, Shape: state.Shape, Format: format}
-	if packed, ok := q.Format(); ok && format == quant.F32 && wholeBlocks(state.Shape, packed) == nil {
-		t.Format = packed
+	if packed, ok := q.Format(); ok && wholeBlocks(state.Shape, packed) == nil {
+		t.Format, _ = packed.Rounded(format)
 		t.Fetch = func() ([]byte, error) { return q.Pack(), nil }
 		return t, nil
 	}

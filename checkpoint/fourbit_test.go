@@ -117,8 +117,8 @@ func TestFourBitJoins(t *testing.T) {
 		{32, "float32", []int{4, 64}, false, quant.F32}, // blocks shorter than the format's
 		{64, "float32", []int{64, 5}, false, quant.F32}, // blocks run on into the next row
 		{64, "float32", []int{7, 9}, true, quant.F32},   // an odd number of elements
-		{64, "bfloat16", []int{3, 128}, false, quant.BF16},
-		{64, "float16", []int{3, 128}, true, quant.F16},
+		{64, "bfloat16", []int{3, 128}, false, quant.NF4BF16},
+		{64, "float16", []int{3, 128}, true, quant.NF4F16},
 	} {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			n := 1
@@ -147,10 +147,10 @@ func TestFourBitJoins(t *testing.T) {
 			}
 			want := make([]float32, n)
 			q.Dequantize(want)
-			if c.want == quant.BF16 || c.want == quant.F16 {
+			if f := fourBitFormats[c.dtype]; f != quant.F32 {
 				b := make([]byte, 2*n)
-				c.want.Quantize(b, want)
-				c.want.Dequantize(want, b)
+				f.Quantize(b, want)
+				f.Dequantize(want, b)
 			}
 			if !slices.Equal(w.Float32s(), want) {
 				t.Error("other values")

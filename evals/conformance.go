@@ -69,6 +69,7 @@ type conformance struct {
 	bare      *model.Adapted
 	adapted   *model.Adapted
 	graft     any
+	stored    []any // what keeps the base in another storage, without the rest of the method
 	batch     data.Batch
 }
 
@@ -88,7 +89,10 @@ func newConformance(p tune.Method, objective tune.Objective) (*conformance, erro
 	if c.graft, err = p.New().(tune.Parameters).Graft(base.Map()); err != nil {
 		return nil, err
 	}
-	if c.bare, err = base.Adapt(1); err != nil {
+	if s, ok := c.graft.(site.BaseStorer); ok {
+		c.stored = []any{struct{ site.BaseStorer }{s}}
+	}
+	if c.bare, err = base.Adapt(1, c.stored...); err != nil {
 		return nil, err
 	}
 	c.adapted, err = base.Adapt(1, c.graft)
@@ -241,7 +245,7 @@ func (c *conformance) merges(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	merged, err := c.base.Adapt(1)
+	merged, err := c.base.Adapt(1, c.stored...)
 	if err != nil {
 		return err
 	}
@@ -252,6 +256,7 @@ func (c *conformance) merges(ctx context.Context) error {
 		return nil
 	}
 	for _, t := range merged.Store.All() {
+		t.Values, t.Format, t.Data = t.Float32s(), 0, nil
 		if _, err := m.Merge(t.Name, t.Name, t.Values, value); err != nil {
 			return err
 		}

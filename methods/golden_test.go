@@ -26,7 +26,6 @@ var later = map[string]string{
 	"base mixtral": "mixture of experts to come",
 
 	"method LoRA-FA":  "a projected gradient to come",
-	"method LoftQ":    "4-bit bases to come",
 	"method weighted": "several adapters at once to come",
 
 	"option layer_replication":   "layers that share weights to come",

@@ -31,7 +31,8 @@ type LoRA struct {
 	AlphaPattern tune.Patterns[float64] `yaml:"alpha_pattern" doc:"other alphas by pattern of the module path"`
 	RSLoRA       bool                   `yaml:"rslora" doc:"scale by alpha/√rank, which keeps high ranks from fading"`
 	DoRA         bool                   `yaml:"dora" doc:"train the length of each row of the weight apart from its direction"`
-	Init         string                 `yaml:"init" doc:"first values: uniform (Kaiming), gaussian or orthogonal; pissa and olora start from the weight's own main part; random starts away from the base" enum:"uniform,gaussian,orthogonal,pissa,olora,random"`
+	Init         string                 `yaml:"init" doc:"first values: uniform (Kaiming), gaussian or orthogonal; pissa and olora start from the weight's own main part; loftq from what the storage of the base loses; random starts away from the base" enum:"uniform,gaussian,orthogonal,pissa,olora,loftq,random"`
+	LoftQSteps   int                    `yaml:"loftq_steps" doc:"turns of loftq between quantising and its rest" min:"1"`
 	Bias         string                 `yaml:"bias" doc:"biases of the model that train too" enum:"none,all,lora_only"`
 	LoRABias     bool                   `yaml:"lora_bias" doc:"give B a bias of its own"`
 	TrainFully   tune.Targets           `yaml:"train_fully" doc:"modules trained and saved whole beside the update, such as lm_head"`
@@ -45,13 +46,25 @@ func init() {
 		Axis: tune.ParametersAxis, Name: "lora", Default: true, PEFT: "LORA", Rate: 2e-4,
 		Doc: "adds thin trainable matrices to frozen projections; merges into the weights afterwards",
 		New: func() any {
-			return &LoRA{Rank: 16, Alpha: 32, Targets: tune.Targets{tune.AllLinear}, Bias: "none", Init: "uniform"}
+			return &LoRA{Rank: 16, Alpha: 32, Targets: tune.Targets{tune.AllLinear}, Bias: "none", Init: "uniform", LoftQSteps: 1}
 		},
 	})
 }
 
-// Graft implements tune.Parameters.
+// Graft implements tune.Parameters. loftq changes the base, which then is kept as PEFT's LoftQ keeps it.
 func (o *LoRA) Graft(m *site.Map) (any, error) {
+	if o.Init != loftQ {
+		return o.graft(m, nil)
+	}
+	store := &Storage{Kind: "nf4", Block: 64}
+	if err := store.check(m); err != nil {
+		return nil, err
+	}
+	return o.graft(m, store)
+}
+
+// graft resolves the options on a base that is kept in a storage, the file's where it is nil.
+func (o *LoRA) graft(m *site.Map, store *Storage) (any, error) {
 	switch {
 	case o.DoRA && o.LoRABias:
 		return nil, fmt.Errorf("lora_bias: want false together with dora, which has no such bias")
@@ -63,9 +76,12 @@ func (o *LoRA) Graft(m *site.Map) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lora{LoRA: *o, updates: map[string]*update{}, tied: m.Tied}
+	l := &lora{LoRA: *o, updates: map[string]*update{}, tied: m.Tied, store: store, projections: map[string]bool{}}
 	if l.whole, err = tune.Modules("train_fully", o.TrainFully, m); err != nil {
 		return nil, err
+	}
+	for _, at := range m.Linears {
+		l.projections[at.Path] = !slices.Contains(l.whole, at.Path)
 	}
 	for _, path := range paths {
 		if slices.Contains(l.whole, path) {
@@ -106,7 +122,7 @@ func (o *LoRA) update(path string, m *site.Map) (*update, error) {
 	if o.RSLoRA {
 		u.scale = float32(alpha / math.Sqrt(float64(rank)))
 	}
-	if o.splits(u) && (u.scale < 0 || at >= 0 && rank > min(m.Linears[at].In, m.Linears[at].Out)) {
+	if (o.splits(u) || o.Init == loftQ) && !u.embedding && (u.scale < 0 || at >= 0 && rank > min(m.Linears[at].In, m.Linears[at].Out)) {
 		return nil, fmt.Errorf("%s: init %s wants alpha above 0 and a rank of at most the weight's, have %g and %d", path, o.Init, alpha, rank)
 	}
 	return u, nil
@@ -120,6 +136,9 @@ type lora struct {
 	whole   []string           // modules trained fully
 	tokens  tokenRows
 	tied    string // module whose weight the output projection shares, or empty
+
+	store       *Storage        // of the base
+	projections map[string]bool // that may be kept in it
 }
 
 // update is the change of one module.

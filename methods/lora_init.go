@@ -30,6 +30,7 @@ type starts struct{ a, b, minusB site.Init }
 //   - orthogonal: A and B of random directions with B·A = 0
 //   - pissa: the largest singular values of W (Meng et al. 2024, arXiv 2404.02948)
 //   - olora: the first columns of W by QR (Büyükakyüz 2024, arXiv 2406.01775)
+//   - loftq: what the storage of the base loses
 //   - random: both uniform, away from the base
 func (l *lora) starts(u *update, param string, out, in int) starts {
 	kaiming := func(in int) site.Init { return uniform(1 / math.Sqrt(float64(in))) }
@@ -44,6 +45,11 @@ func (l *lora) starts(u *update, param string, out, in int) starts {
 		return starts{a: kaiming(in), b: kaiming(u.rank)}
 	case l.Init == "orthogonal":
 		return starts{a: halfSpace(u, 0, true), b: halfSpace(u, 1, false)}
+	case l.Init == loftQ:
+		return starts{
+			a: func(dst []float32, _ *rand.Rand, base func(string) []float32) { copy(dst, u.quantised(base, param).a) },
+			b: func(dst []float32, _ *rand.Rand, base func(string) []float32) { copy(dst, u.quantised(base, param).b) },
+		}
 	case l.splits(u):
 		half := func(pick func(a, b []float32) []float32) site.Init {
 			return func(dst []float32, _ *rand.Rand, base func(string) []float32) {
@@ -75,25 +81,21 @@ func (l *lora) starts(u *update, param string, out, in int) starts {
 // split is a part s·b·a of a weight: a (rank, in), b (out, rank).
 type split struct{ a, b []float32 }
 
-func (l *lora) split(u *update, w []float32, out, in int) *split {
-	var a, b []float64
-	if l.Init == "olora" {
-		b = firstColumns(w, in, u.rank)
-		orthonormalize(b, u.rank)
-		a = timesT(w, in, b, u.rank)
-	} else {
-		var values []float64
-		b, values, a = principal(w, out, in, u.rank)
-		for r, v := range values {
-			f := math.Sqrt(v / float64(u.scale))
-			for i := range in {
-				a[i*u.rank+r] *= f
-			}
-			for o := range out {
-				b[o*u.rank+r] *= f
-			}
-		}
+// quantised returns the start of loftq, which is found as the weight is read into its storage.
+func (u *update) quantised(base func(string) []float32, param string) *split {
+	if u.start == nil {
+		base(param)
 	}
+	return u.start
+}
+
+func (l *lora) split(u *update, w []float32, out, in int) *split {
+	if l.Init != "olora" {
+		return singular(w, out, in, u.rank, float64(u.scale))
+	}
+	b := firstColumns(w, in, u.rank)
+	orthonormalize(b, u.rank)
+	a := timesT(w, in, b, u.rank)
 	s := &split{a: make([]float32, len(a)), b: make([]float32, len(b))}
 	for i := range in {
 		for r := range u.rank {

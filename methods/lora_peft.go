@@ -13,7 +13,7 @@ import (
 )
 
 // inits are the values of init_lora_weights by our name of the start.
-var inits = map[string]any{"uniform": true, "gaussian": "gaussian", "orthogonal": "orthogonal", "random": false}
+var inits = map[string]any{"uniform": true, "gaussian": "gaussian", "orthogonal": "orthogonal", "random": false, loftQ: loftQ}
 
 // ReadPEFT implements tune.PEFTReader. Missing keys have PEFT's defaults, not ours.
 func (o *LoRA) ReadPEFT(c tune.PEFTConfig) error {
@@ -34,6 +34,17 @@ func (o *LoRA) ReadPEFT(c tune.PEFTConfig) error {
 		AlphaPattern: patterns[float64](&r, "alpha_pattern"),
 		TrainTokens:  r.tokens("trainable_token_indices"),
 		Init:         r.init("init_lora_weights"),
+		LoftQSteps:   1,
+	}
+	if o.Init == loftQ {
+		config := key(&r, "loftq_config", struct {
+			Bits  int `json:"loftq_bits"`
+			Steps int `json:"loftq_iter"`
+		}{4, 1})
+		if config.Bits != 4 || config.Steps < 1 || config.Steps > 100 {
+			r.fail(fmt.Errorf("loftq_config: want 4 bits and 1 to 100 turns, have %d and %d", config.Bits, config.Steps))
+		}
+		o.LoftQSteps = config.Steps
 	}
 	for _, k := range []string{"use_qalora", "use_bdlora", "ensure_weight_tying"} {
 		if key(&r, k, false) {
@@ -65,6 +76,8 @@ func (r *peftKeys) init(name string) string {
 		return "uniform"
 	case text == "false":
 		return "random"
+	case text == loftQ:
+		return loftQ
 	case strings.HasPrefix(text, "pissa"): // pissa_niter_N finds the same values by another way
 		return "pissa"
 	case text == "gaussian" || text == "orthogonal" || text == "olora":
@@ -123,6 +136,9 @@ func (l *lora) PEFT() map[string]any {
 		"modules_to_save":     nullIfEmpty(o.TrainFully),
 		"rank_pattern":        o.RankPattern,
 		"alpha_pattern":       o.AlphaPattern,
+	}
+	if o.Init == loftQ {
+		c["loftq_config"] = map[string]any{"loftq_bits": 4, "loftq_iter": o.LoftQSteps}
 	}
 	if len(o.TrainTokens) > 0 {
 		c["trainable_token_indices"] = o.TrainTokens

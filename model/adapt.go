@@ -25,7 +25,7 @@ func (m *Model) Adapt(seed uint64, grafts ...any) (*Adapted, error) {
 	}
 	a := &Adapted{Model: m, Grafts: grafts, Sites: sites, Store: engine.NewStore()}
 	for _, p := range sites.Params {
-		t, err := m.first(p, seed)
+		t, err := a.first(p, seed)
 		if err != nil {
 			return nil, err
 		}
@@ -36,8 +36,35 @@ func (m *Model) Adapt(seed uint64, grafts ...any) (*Adapted, error) {
 	return a, nil
 }
 
-// first returns a tensor with its first values: from the file, or drawn.
-func (m *Model) first(p site.Param, seed uint64) (*engine.Tensor, error) {
+// first returns a tensor with its first values: from the file, or drawn. Values of the base are those of the storage in
+// which it is kept.
+func (a *Adapted) first(p site.Param, seed uint64) (*engine.Tensor, error) {
+	if t, ok := a.Store.Get(p.Name); ok {
+		return t, nil
+	}
+	t, err := a.Model.first(p, seed, func(base site.Param) (*engine.Tensor, error) { return a.first(base, seed) })
+	if err != nil || !p.Base || p.Trainable {
+		return t, err
+	}
+	for _, g := range a.Grafts {
+		s, ok := g.(site.BaseStorer)
+		if !ok {
+			continue
+		}
+		encode, err := s.StoreBase(p, t.Format)
+		if err != nil {
+			return nil, err
+		}
+		if encode != nil {
+			t.Format, t.Data = encode(t.Float32s())
+			t.Values = nil
+		}
+	}
+	return t, nil
+}
+
+// first returns a tensor with its first values; other gives the base's tensors, from which new ones may start.
+func (m *Model) first(p site.Param, seed uint64, other func(site.Param) (*engine.Tensor, error)) (*engine.Tensor, error) {
 	if p.Base && m.File != nil {
 		return m.load(p)
 	}
@@ -56,7 +83,7 @@ func (m *Model) first(p site.Param, seed uint64) (*engine.Tensor, error) {
 			failed = fmt.Errorf("parameter %q starts from %q, which the model does not have", p.Name, name)
 			return nil
 		}
-		src, err := m.first(base, seed)
+		src, err := other(base)
 		if err != nil {
 			failed = err
 			return nil
@@ -64,6 +91,15 @@ func (m *Model) first(p site.Param, seed uint64) (*engine.Tensor, error) {
 		return src.Float32s()
 	})
 	return t, failed
+}
+
+// MappedBytes returns the bytes of the frozen tensors in their storage, of the file or of the memory.
+func (a *Adapted) MappedBytes() int64 {
+	var n int64
+	for _, t := range a.Store.All() {
+		n += int64(len(t.Data))
+	}
+	return n
 }
 
 // fromScratch is the start of a model without weights: vectors are 1 as norms need them, or 0 as biases do,

@@ -163,9 +163,13 @@ func (m *Model) load(p site.Param) (*engine.Tensor, error) {
 	if !ok {
 		return nil, fmt.Errorf("model %s: tensor %q is missing", m.Path, name)
 	}
-	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Format: src.Format, Data: src.Data, Trainable: p.Trainable}
+	data, err := src.Bytes()
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", m.Path, err)
+	}
+	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Format: src.Format, Data: data, Trainable: p.Trainable}
 	if heads := m.permuted(p.Name); heads > 0 {
-		t.Data = unpermute(src.Data, heads, p.Shape[0])
+		t.Data = unpermute(data, heads, p.Shape[0])
 	}
 	if p.Trainable {
 		t.Values = t.Float32s()

@@ -133,6 +133,24 @@ func (q FourBit) Format() (f Format, ok bool) {
 	return f, q.Block%fourBitBlock == 0 && q.Size%fourBitBlock == 0
 }
 
+// Rounded returns the format of the same bytes whose values are rounded to another: to BF16 or F16, or F32 for those of
+// full precision.
+func (f Format) Rounded(to Format) (Format, bool) {
+	switch {
+	case to == F32 && (f == NF4 || f == FP4):
+		return f, true
+	case to == BF16 && f == NF4:
+		return NF4BF16, true
+	case to == F16 && f == NF4:
+		return NF4F16, true
+	case to == BF16 && f == FP4:
+		return FP4BF16, true
+	case to == F16 && f == FP4:
+		return FP4F16, true
+	}
+	return 0, false
+}
+
 // Pack returns the tensor's bytes in its Format, which has to be there.
 func (q FourBit) Pack() []byte {
 	f, ok := q.Format()
@@ -149,16 +167,26 @@ func (q FourBit) Pack() []byte {
 	return data
 }
 
-func decodeNF4(dst []float32, src []byte) { decodeFourBit(NF4Book, dst, src) }
-func decodeFP4(dst []float32, src []byte) { decodeFourBit(FP4Book, dst, src) }
+func decodeNF4(dst []float32, src []byte)     { decodeFourBit(NF4Book, dst, src, nil) }
+func decodeFP4(dst []float32, src []byte)     { decodeFourBit(FP4Book, dst, src, nil) }
+func decodeNF4BF16(dst []float32, src []byte) { decodeFourBit(NF4Book, dst, src, toBF16) }
+func decodeNF4F16(dst []float32, src []byte)  { decodeFourBit(NF4Book, dst, src, toF16) }
+func decodeFP4BF16(dst []float32, src []byte) { decodeFourBit(FP4Book, dst, src, toBF16) }
+func decodeFP4F16(dst []float32, src []byte)  { decodeFourBit(FP4Book, dst, src, toF16) }
 
-func decodeFourBit(book Book4, dst []float32, src []byte) {
+func toBF16(x float32) float32 { return FromBF16(ToBF16(x)) }
+func toF16(x float32) float32  { return FromF16(ToF16(x)) }
+
+// decodeFourBit decodes blocks, with the values rounded where round is not nil.
+func decodeFourBit(book Book4, dst []float32, src []byte, round func(float32) float32) {
 	entries := book.Entries()
 	for len(dst) >= fourBitBlock && len(src) >= fourBitBytes {
 		scale := math.Float32frombits(le.Uint32(src))
 		var values [16]float32
 		for i, v := range entries {
-			values[i] = v * scale
+			if values[i] = v * scale; round != nil {
+				values[i] = round(values[i])
+			}
 		}
 		y, codes := dst[:fourBitBlock:fourBitBlock], src[4:fourBitBytes:fourBitBytes]
 		for i, c := range codes {

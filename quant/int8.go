@@ -36,6 +36,45 @@ func QuantizeInt8Rows(x []float32, cols int, threshold float32) Int8Rows {
 	return q
 }
 
+// Layout of the format Int8, in which the blocks of a row may share its scale.
+const (
+	int8Block = 32
+	int8Bytes = 4 + int8Block
+)
+
+// Pack returns the bytes of a matrix without outliers in the format Int8, if its rows are whole blocks.
+func (q Int8Rows) Pack() (data []byte, ok bool) {
+	if q.Cols%int8Block != 0 || len(q.Outliers) > 0 {
+		return nil, false
+	}
+	data = make([]byte, Int8.Bytes(len(q.Codes)))
+	for b := range len(q.Codes) / int8Block {
+		to := data[b*int8Bytes:][:int8Bytes]
+		le.PutUint32(to, math.Float32bits(q.Absmax[b*int8Block/q.Cols]))
+		copy(to[4:], q.Codes[b*int8Block:])
+	}
+	return data, true
+}
+
+func decodeInt8(dst []float32, src []byte) {
+	for len(dst) >= int8Block && len(src) >= int8Bytes {
+		scale := math.Float32frombits(le.Uint32(src)) / 127
+		for i, c := range src[4:int8Bytes] {
+			dst[i] = float32(int8(c)) * scale
+		}
+		dst, src = dst[int8Block:], src[int8Bytes:]
+	}
+}
+
+func encodeInt8(dst []byte, src []float32) {
+	for len(src) >= int8Block {
+		q := QuantizeInt8Rows(src[:int8Block], int8Block, 0)
+		le.PutUint32(dst, math.Float32bits(q.Absmax[0]))
+		copy(dst[4:int8Bytes], q.Codes)
+		dst, src = dst[int8Bytes:], src[int8Block:]
+	}
+}
+
 // Dequantize decodes all elements to dst, outliers to 0.
 func (q Int8Rows) Dequantize(dst []float32) {
 	for i, c := range q.Codes {

@@ -64,6 +64,12 @@ const (
 	NF4 // 64 elements: F32 scale, 4-bit codes of NF4Book, the first of two in the upper half of a byte
 	FP4 // the same, with FP4Book
 
+	NF4BF16 // as NF4, its values rounded to BF16
+	NF4F16  // rounded to F16
+	FP4BF16
+	FP4F16
+	Int8 // 32 elements: F32 scale, int8
+
 	formats // how many there are
 )
 
@@ -131,6 +137,12 @@ var codecs = [formats]codec{
 	// Half the widest gap between two entries.
 	NF4: {"NF4", fourBitBlock, fourBitBytes, decodeNF4, encodeNF4, (1 - 0.6961928) / 2},
 	FP4: {"FP4", fourBitBlock, fourBitBytes, decodeFP4, encodeFP4, 1.0 / 6},
+
+	NF4BF16: {"NF4_BF16", fourBitBlock, fourBitBytes, decodeNF4BF16, encodeNF4, (1-0.6961928)/2 + 1.0/(1<<8)},
+	NF4F16:  {"NF4_F16", fourBitBlock, fourBitBytes, decodeNF4F16, encodeNF4, (1-0.6961928)/2 + halfError},
+	FP4BF16: {"FP4_BF16", fourBitBlock, fourBitBytes, decodeFP4BF16, encodeFP4, 1.0/6 + 1.0/(1<<8)},
+	FP4F16:  {"FP4_F16", fourBitBlock, fourBitBytes, decodeFP4F16, encodeFP4, 1.0/6 + halfError},
+	Int8:    {"INT8", int8Block, int8Bytes, decodeInt8, encodeInt8, 0.5/127 + 1e-7},
 }
 
 // Formats lists all formats.

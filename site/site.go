@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"tunesmith/graph"
+	"tunesmith/quant"
 )
 
 // Linear is one projection of the model.
@@ -73,6 +74,11 @@ type (
 	// module that uses it, which for tied weights differs from the parameter's name.
 	ParamGrafter interface {
 		GraftParam(s *Scope, path string, p Param) *graph.Node
+	}
+	// BaseStorer keeps frozen parameters of the model in another storage than their file's.
+	BaseStorer interface {
+		// StoreBase returns what encodes the values of a parameter whose storage is have; nil for one that stays as it is.
+		StoreBase(p Param, have quant.Format) (func(values []float32) (quant.Format, []byte), error)
 	}
 	// Selector says which of the model's own parameters train.
 	Selector interface {

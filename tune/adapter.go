@@ -52,6 +52,9 @@ type Adapter struct {
 type AdapterOrigin struct {
 	Contract string `json:"chat_contract,omitempty"` // of the chat template that it was trained behind
 	Version  string `json:"version,omitempty"`       // of the program that wrote it
+	// Maker is the method, where PEFT's type does not say which, and More what it has written; see OriginWriter.
+	Maker string          `json:"method,omitempty"`
+	More  json.RawMessage `json:"options,omitempty"`
 }
 
 // OpenAdapter opens an adapter directory. The values stay in its file, mapped, until Fill.
@@ -87,6 +90,9 @@ func openAdapter(dir string) (*Adapter, error) {
 			return nil, fmt.Errorf("%s: %w", adapterOrigin, err)
 		}
 	}
+	if err := a.readOrigin(c); err != nil {
+		return nil, fmt.Errorf("%s: %w", adapterOrigin, err)
+	}
 	path := filepath.Join(dir, adapterWeights)
 	if _, err := os.Stat(path); err != nil {
 		path = dir // whose reader says what is there instead
@@ -98,6 +104,30 @@ func openAdapter(dir string) (*Adapter, error) {
 		a.tensors[plainName(name)], _ = a.file.Tensor(name)
 	}
 	return a, nil
+}
+
+// readOrigin takes the method that the origin names, if it names one, instead of the one that reads PEFT's type.
+func (a *Adapter) readOrigin(c PEFTConfig) error {
+	if a.Maker == "" {
+		return nil
+	}
+	m, err := Find(ParametersAxis, a.Maker)
+	if err != nil {
+		return err
+	}
+	options := m.New()
+	reader, ok := options.(OriginReader)
+	if !ok {
+		return fmt.Errorf("method: %s has no options of its own in this file", m.Name)
+	}
+	if err := options.(PEFTReader).ReadPEFT(c); err != nil {
+		return err
+	}
+	if err := reader.ReadOrigin(a.More); err != nil {
+		return err
+	}
+	a.Method, a.Options = m, options.(Parameters)
+	return nil
 }
 
 // Close closes the file. What Fill has put into a store stays.
@@ -253,10 +283,21 @@ func SaveAdapter(dir string, graft any, sites *site.Map, store *engine.Store, in
 			config[key] = v
 		}
 	}
+	origin := AdapterOrigin{Contract: info.Contract, Version: info.Version}
+	if o, ok := graft.(OriginWriter); ok {
+		maker, more := o.Origin()
+		if maker != "" {
+			text, err := json.Marshal(more)
+			if err != nil {
+				return fmt.Errorf("adapter %s: %w", dir, err)
+			}
+			origin.Maker, origin.More = maker, text
+		}
+	}
 	err := atomicfile.WriteDir(dir, func(tmp string) error {
 		return errors.Join(
 			writeJSON(filepath.Join(tmp, adapterConfig), config),
-			writeJSON(filepath.Join(tmp, adapterOrigin), AdapterOrigin{info.Contract, info.Version}),
+			writeJSON(filepath.Join(tmp, adapterOrigin), origin),
 			checkpoint.WriteSafetensors(filepath.Join(tmp, adapterWeights), tensors, map[string]string{"format": "pt"}),
 			os.WriteFile(filepath.Join(tmp, adapterCard), []byte(info.card()), 0o666),
 		)

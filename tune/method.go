@@ -3,6 +3,7 @@
 package tune
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -116,6 +117,17 @@ type PEFTReader interface {
 type PEFTWriter interface {
 	// PEFT returns the keys of adapter_config.json that are the method's own.
 	PEFT() map[string]any
+}
+
+// OriginWriter is a PEFTWriter whose adapter means something only together with more than PEFT's config has a place for.
+type OriginWriter interface {
+	// Origin returns the method's name and what ReadOrigin of its options reads, or "" where PEFT's config says all.
+	Origin() (method string, more any)
+}
+
+// OriginReader is the options of such a method.
+type OriginReader interface {
+	ReadOrigin(more json.RawMessage) error
 }
 
 // PEFTTensors is a PEFTWriter whose file holds something else than the trained parameters under their own names.

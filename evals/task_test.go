@@ -27,7 +27,7 @@ func TestParseTask(t *testing.T) {
 		t.Fatal("bad lines are taken")
 	}
 	for _, want := range []string{
-		"task.jsonl:1: want an answer", "task.jsonl:2: want messages or a prompt", "task.jsonl:3: want a label from 0 to 0",
+		"task.jsonl:1: want an answer", "task.jsonl:2: want messages, a prompt or a text", "task.jsonl:3: want a label from 0 to 0",
 		`task.jsonl:4: unknown key "promt", did you mean prompt?`, "task.jsonl:5:",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -88,6 +88,9 @@ func TestGoldenPEFT(t *testing.T) {
 		kinds[m.PEFT] = m.PEFT != ""
 	}
 	for _, name := range golden.Cases(t, dir, filepath.Join("adapter", "adapter_config.json")) {
+		if virtual(t, filepath.Join(dir, name)) {
+			continue // see TestGoldenPrompts
+		}
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, name)
 			var c peftCase
@@ -403,7 +406,7 @@ func (f fixture) compareConfig(t *testing.T, dir string) {
 	if indented, _ := json.MarshalIndent(have, "", "  "); !bytes.Equal(append(indented, '\n'), text) {
 		t.Errorf("adapter_config.json is not written with an indent of 2 and sorted keys")
 	}
-	if _, ok := have["target_modules"].([]any); !ok {
+	if _, ok := have["target_modules"].([]any); !ok && want["target_modules"] != nil {
 		t.Errorf("target_modules: want a list, have %v", have["target_modules"])
 	}
 	started := want["init_lora_weights"] // ours is the plain form, on the base itself

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"tunesmith/data"
@@ -16,6 +17,7 @@ import (
 	"tunesmith/internal/golden"
 	"tunesmith/model"
 	"tunesmith/site"
+	"tunesmith/trainer"
 	"tunesmith/tune"
 )
 
@@ -117,13 +119,21 @@ func batches(values map[string]golden.Tensor) []data.Batch {
 // "grad.NAME".
 func pass(t *testing.T, backend engine.Backend, a *model.Adapted, b data.Batch) map[string][]float32 {
 	t.Helper()
+	return passWith(t, backend, a, b, func(*site.Inputs) {})
+}
+
+// passWith is pass with other inputs.
+func passWith(t *testing.T, backend engine.Backend, a *model.Adapted, b data.Batch, change func(*site.Inputs)) map[string][]float32 {
+	t.Helper()
 	trained := a.Sites.Trainable()
 	g, err := graph.Build(func(g *graph.Graph) {
-		s := site.New(g, site.Inputs{
+		in := site.Inputs{
 			IDs:       g.Input("ids", graph.Int, b.Rows, b.Cols),
 			Positions: g.Input("positions", graph.Int, b.Rows, b.Cols),
 			Segments:  g.Input("segments", graph.Int, b.Rows, b.Cols),
-		}, a.Grafts...)
+		}
+		change(&in)
+		s := site.New(g, in, a.Grafts...)
 		h := a.Hidden(s)
 		g.Output("logits", a.Logits(s, h))
 		logp, _ := a.LogProbs(s, graph.Reshape(h, -1, h.Dim(-1)), g.Input("targets", graph.Int, b.Rows*b.Cols))
@@ -224,5 +234,61 @@ func fill(t *testing.T, a *model.Adapted, values map[string]golden.Tensor, name 
 		}
 		copy(x.Values, v.F32)
 		x.Touch()
+	}
+}
+
+// smollm2 and llama8b are shapes for counts; they hold no weights.
+func smollm2(t *testing.T) *model.Model { return shaped(t, 576, 1536, 30, 9, 3, 49152, true) }
+func llama8b(t *testing.T) *model.Model { return shaped(t, 4096, 14336, 32, 32, 8, 128256, false) }
+
+func shaped(t *testing.T, hidden, intermediate, layers, heads, kv, vocab int, tied bool) *model.Model {
+	t.Helper()
+	m, err := model.New(model.Config{
+		Type: "llama", Hidden: hidden, Intermediate: intermediate, Layers: layers, Heads: heads, KVHeads: kv, HeadDim: hidden / heads, Vocab: vocab,
+		MaxPositions: 8192, NormEps: 1e-5, Activation: "silu", Tied: tied, PadID: -1, BOS: -1, Windows: make([]int, layers),
+		Rope: model.Rope{Type: "default", Theta: 10000, Factor: 1, Original: 8192, MaxPositions: 8192},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// countCase is a formula of a method's page on one shape.
+type countCase struct {
+	name    string
+	shape   func(*testing.T) *model.Model
+	options tune.Parameters
+	want    int
+}
+
+func checkCounts(t *testing.T, cases []countCase) {
+	t.Helper()
+	for _, c := range cases {
+		m := c.shape(t)
+		graft, err := c.options.Graft(m.Map())
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+			continue
+		}
+		sites, err := m.Survey(graft)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if have, _ := trainer.Counts(sites); have != c.want {
+			t.Errorf("%s: want %d trained values, have %d", c.name, c.want, have)
+		}
+	}
+}
+
+// refuses checks the error that options give on a model.
+func refuses(t *testing.T, m *model.Model, o tune.Parameters, want string) {
+	t.Helper()
+	graft, err := o.Graft(m.Map())
+	if err == nil {
+		_, err = m.Adapt(1, graft)
+	}
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%+v: want %q, have %v", o, want, err)
 	}
 }

@@ -23,6 +23,9 @@ func (m *Model) Adapt(seed uint64, grafts ...any) (*Adapted, error) {
 	if err != nil {
 		return nil, err
 	}
+	if sites.Prefix >= m.Config.MaxPositions {
+		return nil, fmt.Errorf("tokens: want fewer virtual tokens than the model's context of %d, have %d", m.Config.MaxPositions, sites.Prefix)
+	}
 	a := &Adapted{Model: m, Grafts: grafts, Sites: sites, Store: engine.NewStore()}
 	for _, p := range sites.Params {
 		t, err := a.first(p, seed)

@@ -37,7 +37,8 @@ type State struct {
 // KV is a place where keys and values meet.
 type KV struct {
 	Path           string
-	Heads, HeadDim int
+	Queries        int // heads of queries
+	Heads, HeadDim int // of keys and values
 }
 
 // Map is all places of a model, in the order in which the model passes them.
@@ -76,10 +77,10 @@ func (m *Map) state(name string, shape []int) {
 	m.States = append(m.States, State{name, slices.Clone(shape)})
 }
 
-func (m *Map) linear(l Linear)          { m.Linears = append(m.Linears, l) }
-func (m *Map) norm(path string)         { m.Norms = append(m.Norms, path) }
-func (m *Map) sublayer(path string)     { m.Sublayers = append(m.Sublayers, path) }
-func (m *Map) kv(path string, g, d int) { m.KVs = append(m.KVs, KV{path, g, d}) }
+func (m *Map) linear(l Linear)      { m.Linears = append(m.Linears, l) }
+func (m *Map) norm(path string)     { m.Norms = append(m.Norms, path) }
+func (m *Map) sublayer(path string) { m.Sublayers = append(m.Sublayers, path) }
+func (m *Map) kv(kv KV)             { m.KVs = append(m.KVs, kv) }
 
 func (m *Map) head(l Linear, tied string) { m.Output, m.Tied = l, tied }
 

@@ -113,6 +113,7 @@ type Scope struct {
 	map_   *Map
 	lead   *lead // the virtual tokens' way through the model; nil without them
 	bare   bool  // this is that way
+	memo   map[string]*graph.Node
 }
 
 // lead is the virtual tokens in front of every row. No token before them exists, so that what they are in each layer
@@ -152,6 +153,19 @@ func (s *Scope) Name(name string) string {
 		return p + "." + name
 	}
 	return name
+}
+
+// Memo returns the node that f builds when it is first asked for, for what several places of the model use.
+func (s *Scope) Memo(key string, f func() *graph.Node) *graph.Node {
+	n, ok := s.memo[key]
+	if !ok {
+		if s.memo == nil {
+			s.memo = map[string]*graph.Node{}
+		}
+		n = f()
+		s.memo[key] = n
+	}
+	return n
 }
 
 // Training reports whether dropouts are active.
@@ -359,7 +373,7 @@ func (s *Scope) Sublayer(name string, x, y *graph.Node) *graph.Node {
 // one go or, with caches, behind what the caches hold. Its path is the current place.
 func (s *Scope) Attention(q, k, v *graph.Node, a graph.Attention) *graph.Node {
 	path := s.Path()
-	s.map_.kv(path, k.Dim(2), k.Dim(3))
+	s.map_.kv(KV{Path: path, Queries: q.Dim(2), Heads: k.Dim(2), HeadDim: k.Dim(3)})
 	y := s.attend(path, q, k, v, a)
 	for _, g := range s.grafts {
 		if t, ok := g.(AttentionGrafter); ok {
@@ -392,8 +406,9 @@ func (s *Scope) attend(path string, q, k, v *graph.Node, a graph.Attention) *gra
 func (s *Scope) prefix(path string, k, v *graph.Node) (pk, pv []*graph.Node) {
 	for _, g := range s.grafts {
 		if t, ok := g.(KVGrafter); ok {
-			x, y := t.GraftKV(s, path, k, v)
-			pk, pv = append(pk, s.rows(x, k)), append(pv, s.rows(y, v))
+			if x, y := t.GraftKV(s, path, k, v); x != nil {
+				pk, pv = append(pk, s.rows(x, k)), append(pv, s.rows(y, v))
+			}
 		}
 	}
 	if s.lead != nil && !s.bare {

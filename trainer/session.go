@@ -68,7 +68,7 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 	if s.Backend, err = engine.Open("cpu", engine.Options{Precision: engine.Precision(c.Precision)}); err != nil {
 		return s, err
 	}
-	if err := s.adapt(base); err != nil {
+	if err := s.adapt(ctx, base); err != nil {
 		return s, err
 	}
 	loader, err := s.loader(s.Examples, c.BatchSize, c.Accumulation, true)
@@ -137,16 +137,21 @@ func (s *Session) read(ctx context.Context, objective tune.Objective, f Files) e
 }
 
 // adapt grafts the parameters method onto the base and loads the weights.
-func (s *Session) adapt(base *model.Model) error {
+func (s *Session) adapt(ctx context.Context, base *model.Model) error {
 	method, ok := s.Config.Parameters.Options.(tune.Parameters)
 	if !ok {
 		return fmt.Errorf("parameters: %q cannot be trained", s.Config.Parameters.Name)
+	}
+	if t, ok := method.(tune.TextUser); ok && s.Config.Adapter == "" {
+		if err := t.UseText(s.Text); err != nil {
+			return fmt.Errorf("parameters: %w", err)
+		}
 	}
 	graft, err := method.Graft(base.Map())
 	if err != nil {
 		return fmt.Errorf("parameters: %w", err)
 	}
-	adapted, err := base.Adapt(s.Config.Seed, graft)
+	adapted, err := Adapt(ctx, base, graft, s.Backend, s.Config.Seed)
 	if err != nil {
 		return err
 	}
@@ -287,6 +292,9 @@ func (s *Session) fits() error {
 	longest := 0
 	for i := range s.Examples.Len() {
 		longest = max(longest, s.Examples.Tokens(i))
+	}
+	if n, context := s.Model.Sites.Prefix, s.Model.Config.MaxPositions; longest+n > context {
+		return fmt.Errorf("max_length: want at most %d, since %d virtual tokens take a part of the context of %d; have an example of %d", context-n, n, context, longest)
 	}
 	if s.Config.Packing != data.NoPacking {
 		longest = min(s.Config.MaxLength, s.Model.Config.MaxPositions)

@@ -34,6 +34,9 @@ type Method struct {
 	New func() any
 	// PEFT is the peft_type of the adapter files that the method reads; its options then implement PEFTReader.
 	PEFT string
+	// Moved says that the first step does not start from the base: virtual positions take attention before they are
+	// trained.
+	Moved bool
 	// Rate is the learning rate that trains with the method's defaults, 0 where another axis decides.
 	Rate float64
 	// Default marks the method that a run takes where its file names none.
@@ -92,6 +95,12 @@ type Parameters interface {
 	// Graft resolves the options on the places of a model. The result implements the graft interfaces of package
 	// site that the method needs and, where the theory allows, Merger.
 	Graft(m *site.Map) (any, error)
+}
+
+// TextUser is a method whose start may depend on the model's tokenizer. UseText is called before Graft, for runs that do
+// not open an adapter.
+type TextUser interface {
+	UseText(t Text) error
 }
 
 // Merger is a graft that can be folded into the model's own weights.

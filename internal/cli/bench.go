@@ -118,15 +118,15 @@ func (a *app) benchTrain(ctx context.Context, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
-	adapted, err := m.Adapt(1, graft)
-	if err != nil {
-		return err
-	}
 	backend, err := engine.Open("cpu", engine.Options{Precision: engine.Precision(f.precision)})
 	if err != nil {
 		return err
 	}
 	defer backend.Close()
+	adapted, err := trainer.Adapt(ctx, m, graft, backend, 1)
+	if err != nil {
+		return err
+	}
 	o, err := optim.New("adamw", optim.Options{Parallel: trainer.Parallel})
 	if err != nil {
 		return err

@@ -62,12 +62,12 @@ func (s *Store) stats(task int32) Stats {
 		st.Supervised += int64(e.supervised)
 		lengths, trained = append(lengths, e.tokens), append(trained, e.supervised)
 	}
-	st.Lengths, st.Trained = spread(lengths), spread(trained)
+	st.Lengths, st.Trained = SpreadOf(lengths), SpreadOf(trained)
 	return st
 }
 
-// spread sorts the counts and describes them. A percentile is the smallest count that as many examples do not exceed.
-func spread(counts []int32) Spread {
+// SpreadOf sorts the counts and describes them. A percentile is the smallest count that as many examples do not exceed.
+func SpreadOf(counts []int32) Spread {
 	if len(counts) == 0 {
 		return Spread{}
 	}

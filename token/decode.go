@@ -1,6 +1,7 @@
 package token
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -16,6 +17,40 @@ func decodeTokens(d decoder, tokens []string) string {
 		return strings.Join(tokens, " ")
 	}
 	return strings.Join(d.decode(tokens), "")
+}
+
+// Bytes returns what a token stands for in the middle of a text, which may be a part of a character: the concatenation
+// of the bytes of all tokens is the text. Decode reads the bytes that make no character as U+FFFD.
+func (t *Tokenizer) Bytes(id int) string {
+	name, ok := t.lookup(id)
+	if _, added := t.added.byID[id]; !ok || added {
+		return name
+	}
+	if holds[decodeBytes](t.dec) {
+		b, ok := fromByteRunes(name)
+		if !ok {
+			return name
+		}
+		return string(b)
+	}
+	if b, ok := parseByteToken(name); ok && holds[decodeFallback](t.dec) {
+		return string([]byte{b})
+	}
+	// What stands behind another token is not taken for the head of a text.
+	first := decodeTokens(t.dec, []string{name})
+	if both := decodeTokens(t.dec, []string{name, name}); strings.HasPrefix(both, first) {
+		return both[len(first):]
+	}
+	return first
+}
+
+// holds reports whether a decoder is of a kind, or has one of it.
+func holds[T decoder](d decoder) bool {
+	if list, ok := d.(decodeSequence); ok {
+		return slices.ContainsFunc(list, holds[T])
+	}
+	_, ok := d.(T)
+	return ok
 }
 
 type decodeSequence []decoder

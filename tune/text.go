@@ -82,4 +82,4 @@ func (t Text) Stops() []int {
 }
 
 // Bytes returns the text of one token, which may be a part of a character.
-func (t Text) Bytes(id int32) string { return t.Tokenizer.Decode([]int{int(id)}, false) }
+func (t Text) Bytes(id int32) string { return t.Tokenizer.Bytes(int(id)) }

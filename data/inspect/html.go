@@ -111,7 +111,7 @@ type bar struct {
 
 // Size of a histogram's drawing.
 const (
-	barWidth  = 26
+	barWidth  = 32
 	barHeight = 90
 )
 

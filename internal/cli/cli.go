@@ -80,7 +80,7 @@ func exitCode(err error) int {
 		return exitCancelled
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &bad):
+	case errors.As(err, &bad), errors.Is(err, errFound):
 		return exitData
 	case errors.Is(err, device.ErrDeferred):
 		return exitDeferred

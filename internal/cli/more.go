@@ -9,12 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"charm.land/lipgloss/v2"
 	"github.com/spf13/cobra"
 
-	"tunesmith/data"
 	"tunesmith/internal/atomicfile"
-	"tunesmith/model"
 	"tunesmith/runs"
 	"tunesmith/tune"
 )
@@ -60,134 +57,6 @@ func (a *app) init() *cobra.Command {
 	c.Flags().StringVar(&method, "method", tune.Default(tune.ParametersAxis), "parameters method: "+strings.Join(tune.Names(tune.ParametersAxis), ", "))
 	c.Flags().BoolVar(&force, "force", false, "replace an existing file")
 	return c
-}
-
-func (a *app) data() *cobra.Command {
-	c := &cobra.Command{Use: "data", Short: "Look at training data"}
-	var sets []string
-	var most int
-	var problems bool
-	preview := &cobra.Command{
-		Use:   "preview RUN.yaml",
-		Short: "Show, token by token, what a run file would train",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
-			r, err := tune.Schema().Load(args[0], sets)
-			if err != nil {
-				return err
-			}
-			return a.preview(c, r.Value, most, problems)
-		},
-	}
-	preview.Flags().StringArrayVar(&sets, "set", nil, "set a key of the run file")
-	preview.Flags().IntVarP(&most, "examples", "n", 3, "examples shown")
-	preview.Flags().BoolVar(&problems, "problems", false, "list everything that is wrong with the data, not only the first ten")
-	c.AddCommand(preview)
-	return c
-}
-
-// preview renders a run's data and shows the first examples and what was wrong.
-func (a *app) preview(c *cobra.Command, r *tune.Run, most int, problems bool) error {
-	path, err := modelPath(r.Model)
-	if err != nil {
-		return err
-	}
-	m, err := model.Open(path)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	text, err := tune.OpenText(path, m.File, r.ChatTemplate)
-	if err != nil {
-		return err
-	}
-	objective, ok := r.Objective.Options.(tune.Objective)
-	if !ok {
-		return fmt.Errorf("objective %q shows no data", r.Objective.Name)
-	}
-	render, err := objective.Renderer(text)
-	if err != nil {
-		return err
-	}
-	ledger := &data.Ledger{Mode: data.Skip}
-	store := data.NewStore("", 1<<40)
-	limit := m.Config.MaxPositions
-	if r.MaxLength > 0 {
-		limit = min(limit, r.MaxLength)
-	}
-	if err := data.Load(c.Context(), tune.Sources(r.Data), render, data.LoadOptions{MaxLength: limit, Overlength: r.Overlength}, ledger, store, nil); err != nil {
-		return err
-	}
-	stats, _ := store.Stats()
-	if a.json {
-		var examples [][]data.Token
-		for i := range min(most, store.Len()) {
-			e, err := store.Example(i)
-			if err != nil {
-				return err
-			}
-			examples = append(examples, data.Preview(e, text.Bytes))
-		}
-		return a.result(map[string]any{"examples": examples, "stats": stats, "problems": ledger.Problems()})
-	}
-	trained, rest := lipgloss.NewStyle(), lipgloss.NewStyle()
-	if a.colour(a.out) {
-		trained, rest = trained.Foreground(lipgloss.Color("10")), rest.Faint(true)
-	}
-	for i := range min(most, store.Len()) {
-		e, err := store.Example(i)
-		if err != nil {
-			return err
-		}
-		a.say("%s: %d tokens, %d trained", e.Pos, len(e.IDs), e.Supervised())
-		a.say("%s\n", tokens(data.Preview(e, text.Bytes), a.colour(a.out), trained, rest))
-	}
-	a.say("%d examples, %d tokens, %d trained; lengths: median %d, 99 %% up to %d, longest %d", stats.Examples, stats.Tokens, stats.Supervised, stats.Lengths.Median, stats.Lengths.P99, stats.Lengths.Max)
-	if problems {
-		for _, p := range ledger.Problems() {
-			a.say("%v", p.Error())
-		}
-		return nil
-	}
-	a.problems(ledger)
-	return nil
-}
-
-// tokens shows trained tokens in colour, or, without colours, between ⟦ and ⟧.
-func tokens(list []data.Token, colour bool, trained, rest lipgloss.Style) string {
-	var b strings.Builder
-	for i := 0; i < len(list); {
-		j := i
-		var part []byte
-		for j < len(list) && list[j].Train == list[i].Train {
-			part = append(part, list[j].Text...)
-			j++
-		}
-		text := strings.ToValidUTF8(string(part), "\ufffd")
-		switch {
-		case colour && list[i].Train:
-			b.WriteString(paint(trained, text))
-		case colour:
-			b.WriteString(paint(rest, text))
-		case list[i].Train:
-			b.WriteString("⟦" + text + "⟧")
-		default:
-			b.WriteString(text)
-		}
-		i = j
-	}
-	return b.String()
-}
-
-// paint styles a text line by line, so that its line breaks stay as they are.
-func paint(s lipgloss.Style, text string) string {
-	lines := strings.Split(text, "\n")
-	for i, l := range lines {
-		if l != "" {
-			lines[i] = s.Render(l)
-		}
-	}
-	return strings.Join(lines, "\n")
 }
 
 func (a *app) runs() *cobra.Command {

@@ -143,6 +143,15 @@ func (f *file) Close() error {
 	return errors.Join(errs...)
 }
 
+// Release gives up the memory that holds the bytes of a file's tensor, until somebody reads them again.
+func Release(f File, name string) {
+	if f, ok := f.(*file); ok {
+		if t := f.tensors[name]; len(t.Data) > 0 {
+			dropPages(t.Data)
+		}
+	}
+}
+
 // mapped maps a file and parses it.
 func mapped(path string, parse func([]byte) (*file, error)) (*file, error) {
 	b, unmap, err := mapFile(path)

@@ -389,3 +389,32 @@ func touch(f File) {
 		t.Float32s()
 	}
 }
+
+// TestRelease reads a tensor again whose memory was given up.
+func TestRelease(t *testing.T) {
+	values := make([]float32, 100_000)
+	for i := range values {
+		values[i] = float32(i)
+	}
+	x, err := FromFloat32s("a", []int{100, 1000}, values, quant.F32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	if err := WriteSafetensors(path, []Tensor{x}, nil); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeFile(t, f)
+	for range 2 {
+		x, _ := f.Tensor("a")
+		if !slices.Equal(x.Float32s(), values) {
+			t.Fatal("the values have changed")
+		}
+		Release(f, "a")
+		Release(f, "no tensor of that name")
+	}
+}

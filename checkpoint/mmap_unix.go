@@ -4,6 +4,7 @@ package checkpoint
 
 import (
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,4 +25,14 @@ func mapFile(path string) (b []byte, unmap func() error, err error) {
 		return nil, nil, err
 	}
 	return b, func() error { return unix.Munmap(b) }, nil
+}
+
+// dropPages takes the whole pages of a part of a mapping out of memory; a page that is read again comes from the file.
+// A refusal costs only memory.
+func dropPages(b []byte) {
+	page := os.Getpagesize()
+	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & uintptr(page-1))
+	if whole := (len(b) - skip) / page * page; whole > 0 {
+		_ = unix.Madvise(b[skip:skip+whole], unix.MADV_DONTNEED)
+	}
 }

@@ -16,6 +16,11 @@ type Tensor struct {
 	// Format and Data are a frozen tensor's storage as it stands in the file, for instance a mapping of it.
 	Format quant.Format
 	Data   []byte
+	// Make computes the values of a frozen tensor that has neither Values nor Data, the same at every call.
+	Make func() []float32
+	// Release is called when the engine has made its own form of Data and reads it no more: what keeps Data resident,
+	// such as a mapping of a file, may give it up until somebody reads it again. It may be nil.
+	Release func()
 	// Trainable tensors change between runs.
 	Trainable bool
 
@@ -42,6 +47,9 @@ func (t *Tensor) Float32s() []float32 {
 	if t.Values != nil {
 		return t.Values
 	}
+	if t.Data == nil && t.Make != nil {
+		return t.Make()
+	}
 	out := make([]float32, t.Size())
 	t.Format.Dequantize(out, t.Data)
 	return out
@@ -64,7 +72,7 @@ func (s *Store) Add(t *Tensor) error {
 	if t.Values != nil && len(t.Values) != t.Size() {
 		return fmt.Errorf("tensor %q: shape %v has %d elements, %d values are given", t.Name, t.Shape, t.Size(), len(t.Values))
 	}
-	if t.Values == nil && t.Data == nil {
+	if t.Values == nil && t.Data == nil && t.Make == nil {
 		return fmt.Errorf("tensor %q has neither values nor data", t.Name)
 	}
 	s.byName[t.Name] = t

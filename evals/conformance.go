@@ -266,7 +266,7 @@ func (c *conformance) merges(ctx context.Context) error {
 		return nil
 	}
 	for _, t := range merged.Store.All() {
-		t.Values, t.Format, t.Data = t.Float32s(), 0, nil
+		t.Values, t.Format, t.Data, t.Make = t.Float32s(), 0, nil, nil
 		if _, err := m.Merge(t.Name, t.Name, t.Values, value); err != nil {
 			return err
 		}

@@ -71,11 +71,20 @@ func (m *Model) first(p site.Param, seed uint64, other func(site.Param) (*engine
 	if p.Base && m.File != nil {
 		return m.load(p)
 	}
-	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Values: make([]float32, p.Size()), Trainable: p.Trainable}
+	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Trainable: p.Trainable}
 	init := p.Init
 	if p.Base {
 		init = fromScratch(p)
+		if !p.Trainable && len(p.Shape) > 1 { // drawn when the engine packs it, so that it is not held twice
+			t.Make = func() []float32 {
+				values := make([]float32, p.Size())
+				init(values, site.Generator(seed, p.Name), nil)
+				return values
+			}
+			return t, nil
+		}
 	}
+	t.Values = make([]float32, p.Size())
 	if init == nil {
 		return nil, fmt.Errorf("parameter %q has no first values", p.Name)
 	}

@@ -67,20 +67,6 @@ func (m *Model) Close() error {
 	return m.File.Close()
 }
 
-// MappedBytes returns the bytes of the file that loading makes resident.
-func (m *Model) MappedBytes() int64 {
-	if m.File == nil {
-		return 0
-	}
-	var n int64
-	for _, name := range m.File.Names() {
-		if t, ok := m.File.Tensor(name); ok {
-			n += int64(len(t.Data))
-		}
-	}
-	return n
-}
-
 // checkTensors compares the file's tensors with the architecture's parameters and reports all differences at once.
 func (m *Model) checkTensors() error {
 	var errs []error
@@ -167,13 +153,16 @@ func (m *Model) load(p site.Param) (*engine.Tensor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", m.Path, err)
 	}
-	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Format: src.Format, Data: data, Trainable: p.Trainable}
+	release := func() { checkpoint.Release(m.File, name) }
+	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Format: src.Format, Data: data, Trainable: p.Trainable, Release: release}
 	if heads := m.permuted(p.Name); heads > 0 {
 		t.Data = unpermute(data, heads, p.Shape[0])
+		release()
 	}
 	if p.Trainable {
 		t.Values = t.Float32s()
-		t.Format, t.Data = 0, nil
+		t.Format, t.Data, t.Release = 0, nil, nil
+		release()
 	}
 	return t, nil
 }

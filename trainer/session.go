@@ -316,7 +316,6 @@ func (s *Session) fits() error {
 		}
 	}
 	plan.Trainable += s.OptimizerBytes()
-	plan.Weights += s.Model.MappedBytes()
 	s.plan = plan
 	return nil
 }

@@ -7,8 +7,8 @@ import (
 	"tunesmith/graph"
 )
 
-// lowerEmbed looks rows up in a table: in its values, or, of a frozen table that has only its storage, in that, row
-// by row.
+// lowerEmbed looks rows up in a table: in its values; of a frozen table in what a product of the program reads it
+// from, or in its storage.
 func (p *planner) lowerEmbed(n *graph.Node) error {
 	table := n.In[0]
 	vocab, width := table.Dim(0), table.Dim(1)
@@ -20,7 +20,13 @@ func (p *planner) lowerEmbed(n *graph.Node) error {
 	if err != nil {
 		return err
 	}
-	if t != nil && t.Values == nil {
+	packed := p.packedForm(t)
+	switch {
+	case packed != nil:
+		row = func() func([]float32, int) {
+			return func(to []float32, id int) { packed.packed.Row(to, id, 0) }
+		}
+	case t != nil && t.Values == nil && t.Data != nil:
 		if len(t.Data)%vocab != 0 {
 			return fmt.Errorf("%q: %d bytes do not divide into %d rows", t.Name, len(t.Data), vocab)
 		}
@@ -29,7 +35,7 @@ func (p *planner) lowerEmbed(n *graph.Node) error {
 		row = func() func([]float32, int) {
 			return func(to []float32, id int) { t.Format.Dequantize(to, t.Data[id*bytes:(id+1)*bytes]) }
 		}
-	} else {
+	default:
 		w := p.use(table)
 		in.in = append(in.in, w)
 		row = func() func([]float32, int) {
@@ -56,4 +62,17 @@ func (p *planner) stores(n *graph.Node) (*engine.Tensor, error) {
 		return p.tensor(n, op.Name)
 	}
 	return nil, nil
+}
+
+// packedForm returns the panels of a frozen tensor that a product of the program reads, nil where there is none.
+func (p *planner) packedForm(t *engine.Tensor) *form {
+	if t == nil || t.Trainable {
+		return nil
+	}
+	for f := range p.forms {
+		if f.tensor == t && f.layout == panels {
+			return f
+		}
+	}
+	return nil
 }

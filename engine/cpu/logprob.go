@@ -25,7 +25,6 @@ type head struct {
 	n, c, v int
 	h       *value
 	w       vocabulary
-	both    bool // products with W itself are asked for, by the gradient or for J
 	targets *value
 	bias    *value // nil for none
 	mean    bool   // the mean of the logits is asked for
@@ -61,7 +60,7 @@ func (t *head) ask(p *planner, in []*graph.Node) (read []*value, err error) {
 	p.checkRange("target", in[2], -1, t.v)
 	t.h, t.targets = p.use(in[0]), p.use(in[2])
 	read = []*value{t.h}
-	if t.w, err = p.vocabulary(in[1], t.both); t.w.value != nil {
+	if t.w, err = p.vocabulary(in[1]); t.w.value != nil {
 		read = append(read, t.w.value)
 	}
 	if len(in) > 3 {
@@ -71,14 +70,14 @@ func (t *head) ask(p *planner, in []*graph.Node) (read []*value, err error) {
 	return read, err
 }
 
-// scratch is a worker's: a tile of logits, the left operands of both products, and what these need.
+// scratch is a worker's: a tile of logits, the left operand of theirs, and what the products need.
 func (t *head) scratch(workers int) int {
 	rows := min(headRows, (t.n+workers-1)/workers)
-	return rows*vocabTile + t.w.leftScratch(rows, t.c) + t.w.leftScratch(rows, vocabTile) + t.w.productScratch()
+	return rows*vocabTile + t.w.leftScratch(rows) + t.w.productScratch(rows)
 }
 
 // buffers is scratch cut up.
-type buffers struct{ logits, left, left2, product []float32 }
+type buffers struct{ logits, left, product []float32 }
 
 func (t *head) buffers(scratch []float32, rows int) buffers {
 	cut := func(n int) []float32 {
@@ -86,7 +85,7 @@ func (t *head) buffers(scratch []float32, rows int) buffers {
 		scratch = scratch[n:]
 		return part
 	}
-	return buffers{cut(rows * vocabTile), cut(t.w.leftScratch(rows, t.c)), cut(t.w.leftScratch(rows, vocabTile)), scratch}
+	return buffers{cut(rows * vocabTile), cut(t.w.leftScratch(rows)), scratch}
 }
 
 func (p *planner) lowerTokenLogProb(n *graph.Node, op graph.TokenLogProb) error {
@@ -183,7 +182,7 @@ func (t *head) forwardRows(r0, r1 int, scratch []float32) {
 		clear(j)
 	}
 	b := t.buffers(scratch, r1-r0)
-	x := t.w.left(t.compact.f()[r0*t.c:r1*t.c], r1-r0, t.c, b.left)
+	x := t.w.left(t.compact.f()[r0*t.c:r1*t.c], r1-r0, b.left)
 	for v0 := 0; v0 < t.v; v0 += vocabTile {
 		v1 := min(v0+vocabTile, t.v)
 		width := v1 - v0
@@ -197,17 +196,16 @@ func (t *head) forwardRows(r0, r1 int, scratch []float32) {
 			}
 		}
 		if j != nil {
-			t.w.weighted(j, t.w.left(z, r1-r0, width, b.left2), v0, v1, b.product)
+			t.w.weighted(j, z, r1-r0, v0, v1, b.product)
 		}
 	}
 	lse := t.lse.f()
-	read := t.w.reader()
 	for r := r0; r < r1; r++ {
 		row := t.rows[r]
 		lse[r] = float32(float64(row.top) + math.Log(row.sum))
 		if j != nil {
 			j, w := j[(r-r0)*t.c:(r-r0+1)*t.c], scratch[:t.c]
-			read(w, int(row.id))
+			t.w.row(w, int(row.id))
 			kernel.Scale(j, j, float32(-1/row.sum))
 			kernel.Axpy(j, w, row.tilt)
 		}
@@ -290,7 +288,6 @@ func (p *planner) lowerTokenLogProbGrad(n *graph.Node, op graph.TokenLogProbGrad
 	}
 	dh, dw, db := p.wanted(n, 0), p.wanted(n, 1), p.wanted(n, 2)
 	t := p.newHead(op.TokenLogProb, in)
-	t.both = dh != nil
 	forward := p.partner(in)
 	if forward != nil {
 		p.heads[forward] = t
@@ -415,7 +412,7 @@ func (t *head) gradRows(r0, r1, v0, v1 int, d []float32, dlogp, dmean, dhc *valu
 	b := t.buffers(scratch, r1-r0)
 	width := v1 - v0
 	z := d[r0*width : r1*width]
-	t.logits(z, t.w.left(t.compact.f()[r0*t.c:r1*t.c], r1-r0, t.c, b.left), v0, v1, b.product)
+	t.logits(z, t.w.left(t.compact.f()[r0*t.c:r1*t.c], r1-r0, b.left), v0, v1, b.product)
 	for r := r0; r < r1; r++ {
 		at := t.active[r]
 		var m float32
@@ -425,7 +422,7 @@ func (t *head) gradRows(r0, r1, v0, v1 int, d []float32, dlogp, dmean, dhc *valu
 		t.gradRow(z[(r-r0)*width:(r-r0+1)*width], r, v0, dlogp.f()[at], m)
 	}
 	if dhc != nil {
-		t.w.weighted(dhc.f()[r0*t.c:r1*t.c], t.w.left(z, r1-r0, width, b.left2), v0, v1, b.product)
+		t.w.weighted(dhc.f()[r0*t.c:r1*t.c], z, r1-r0, v0, v1, b.product)
 	}
 }
 

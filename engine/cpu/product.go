@@ -121,6 +121,7 @@ type product struct {
 	a, b    *value // b is nil where packed is there
 	aT, bT  bool   // transposed: a is stored as K × M, b as N × K
 	form    *form
+	turned  bool // x·W by a form that was packed for x·Wᵀ
 	m, n, k int
 	alpha   float32
 }
@@ -143,18 +144,17 @@ func (p *planner) product(t term, added bool) product {
 		use = p.useRough
 	}
 	q.a = use(x)
-	l := rightT
 	switch t.node.Op.(type) {
 	case graph.Linear:
 		q.m, q.n, q.k, q.bT = rows(x), w.Dim(0), w.Dim(1), true
 	case graph.LinearT:
 		q.m, q.n, q.k = rows(x), w.Dim(1), w.Dim(0)
-		l = right
+		q.turned = true
 	case graph.Outer:
 		q.m, q.n, q.k, q.aT = x.Dim(-1), w.Dim(-1), rows(x), true
 	}
-	if t, err := p.stores(w); err == nil && t != nil && !outer && (!t.Trainable || l == rightT && t.Size() <= packLimit) {
-		q.form = p.form(t, l)
+	if t, err := p.stores(w); err == nil && t != nil && !outer && (!t.Trainable || !q.turned && t.Size() <= packLimit) {
+		q.form = p.form(t, panels)
 	} else {
 		q.b = use(w)
 	}
@@ -206,10 +206,18 @@ func (w sumWork) scratch() int {
 			if q.alpha != 1 {
 				n = max(n, kernel.MatMulScratch+w.blockRows*q.k)
 			}
-		case q.form.packed[0].Format == kernel.Int16:
-			n = max(n, kernel.QuantizedLen(w.blockRows, q.k))
-		case q.alpha != 1:
-			n = max(n, w.blockRows*q.k)
+		default:
+			m := 0
+			if q.alpha != 1 {
+				m = w.blockRows * q.k
+			}
+			switch {
+			case q.turned:
+				m += kernel.TurnedScratch(w.blockRows, q.form.packed)
+			case q.form.packed.Format == kernel.Int16:
+				m += kernel.QuantizedLen(w.blockRows, q.k)
+			}
+			n = max(n, m)
 		}
 	}
 	return n
@@ -279,12 +287,14 @@ func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []floa
 				b = kernel.RowMajor(q.b.f(), q.k).T()
 			}
 			kernel.MatMul(to, q.n, kernel.RowMajor(x, q.k), b, q.k, rows, add, scratch)
-		case q.form.packed[0].Format == kernel.Int16:
+		case q.turned:
+			kernel.GemmTurned(to, q.n, x, q.k, q.form.packed, rows, add, scratch)
+		case q.form.packed.Format == kernel.Int16:
 			z := kernel.NewQuantized(rows.M1, q.k, scratch)
 			z.Quantize(x, q.k, 0, rows.M1)
-			kernel.GemmInt16(to, q.n, z, q.form.packed[0], rows, add)
+			kernel.GemmInt16(to, q.n, z, q.form.packed, rows, add)
 		default:
-			kernel.Gemm(to, q.n, x, q.k, q.form.packed[0], rows, add)
+			kernel.Gemm(to, q.n, x, q.k, q.form.packed, rows, add)
 		}
 	}
 	if scaleAfter {

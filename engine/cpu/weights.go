@@ -1,22 +1,22 @@
 package cpu
 
 import (
+	"runtime/debug"
 	"slices"
 	"sync"
 	"weak"
 
 	"tunesmith/engine"
 	"tunesmith/engine/cpu/kernel"
+	"tunesmith/quant"
 )
 
 // layout is a form in which the engine keeps a stored tensor.
 type layout uint8
 
 const (
-	plain  layout = iota // single precision, row-major, of a tensor that has only its storage
-	rightT               // packed as the right operand of x·Wᵀ
-	right                // packed as the right operand of x·W
-	tiles                // packed as right, by tiles of vocabTile rows
+	plain  layout = iota // single precision, row-major, of a tensor that has no values
+	panels               // packed for x·Wᵀ; x·W and rows of W are had from it too
 )
 
 // form is a stored tensor in a layout. Programs share it, and it goes with the last of them.
@@ -24,7 +24,7 @@ type form struct {
 	tensor *engine.Tensor
 	layout layout
 	floats []float32
-	packed []*kernel.Packed // one, but for tiles
+	packed *kernel.Packed // of panels
 	stale  bool
 	seen   uint64 // version of the tensor in the form
 }
@@ -44,8 +44,7 @@ type weights struct {
 	forms  map[formKey]weak.Pointer[form]
 }
 
-// get returns the tensor's form in a layout. Its content is made by the next run. What trains is packed in single
-// precision.
+// get returns the tensor's form in a layout. Its content is made by the next run.
 func (w *weights) get(t *engine.Tensor, l layout) *form {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -54,23 +53,12 @@ func (w *weights) get(t *engine.Tensor, l layout) *form {
 		return f
 	}
 	f := &form{tensor: t, layout: l, stale: true}
-	format := w.format
-	if t.Trainable {
-		format = kernel.F32
-	}
-	switch l {
-	case plain:
+	if l == plain {
 		f.floats = aligned(t.Size())
-	case rightT:
-		f.pack(format, [][2]int{{t.Shape[0], t.Shape[1]}})
-	case right:
-		f.pack(format, [][2]int{{t.Shape[1], t.Shape[0]}})
-	case tiles:
-		var sizes [][2]int
-		for v := 0; v < t.Shape[0]; v += vocabTile {
-			sizes = append(sizes, [2]int{t.Shape[1], min(vocabTile, t.Shape[0]-v)})
-		}
-		f.pack(format, sizes)
+	} else {
+		format := w.formatOf(t)
+		f.floats = aligned(kernel.PackedLen(format, t.Shape[0], t.Shape[1]))
+		f.packed = kernel.NewPacked(format, t.Shape[0], t.Shape[1], f.floats)
 	}
 	for k, p := range w.forms {
 		if p.Value() == nil {
@@ -84,50 +72,38 @@ func (w *weights) get(t *engine.Tensor, l layout) *form {
 	return f
 }
 
-// pack makes empty operands of columns × depth each in one memory.
-func (f *form) pack(format kernel.Format, sizes [][2]int) {
-	total := 0
-	for _, s := range sizes {
-		total += roundUp(kernel.PackedLen(format, s[0], s[1]), align)
+// formatOf is what a tensor is packed as. What trains is multiplied in single precision, and so is what has no more
+// than the bits of bfloat16 where the results have to be exact.
+func (w *weights) formatOf(t *engine.Tensor) kernel.Format {
+	switch {
+	case t.Trainable:
+		return kernel.F32
+	case w.format == kernel.F32 && t.Values == nil && t.Data != nil && t.Format == quant.BF16:
+		return kernel.BF16
 	}
-	f.floats = aligned(total)
-	memory := f.floats
-	for _, s := range sizes {
-		f.packed = append(f.packed, kernel.NewPacked(format, s[0], s[1], memory))
-		memory = memory[roundUp(kernel.PackedLen(format, s[0], s[1]), align):]
-	}
+	return w.format
 }
 
 // fill makes a worker's share of the form from the tensor.
-func (f *form) fill(worker, workers int, scratch []float32) {
-	t := f.tensor
-	read := reader(t)
+func (f *form) fill(read func(dst []float32, at int), worker, workers int, scratch []float32) {
 	if f.layout == plain {
 		lo, hi := share(len(f.floats), 256, worker, workers)
 		read(f.floats[lo:hi], lo)
 		return
 	}
-	cols := t.Shape[1]
-	pack := func(i, lo, hi int) {
-		first := i * vocabTile
-		rows := func(dst []float32, row, col int) { read(dst, (first+row)*cols+col) }
-		f.packed[i].Pack(rows, f.layout != rightT, lo, hi, scratch)
-	}
-	if len(f.packed) == 1 {
-		lo, hi := share(f.packed[0].Panels(), kernel.PackAlign(), worker, workers)
-		pack(0, lo, hi)
-		return
-	}
-	lo, hi := share(len(f.packed), 1, worker, workers)
-	for i := lo; i < hi; i++ {
-		pack(i, 0, f.packed[i].Panels())
-	}
+	cols := f.tensor.Shape[1]
+	rows := func(dst []float32, row, col int) { read(dst, row*cols+col) }
+	lo, hi := share(f.packed.Panels(), 1, worker, workers)
+	f.packed.Pack(rows, lo, hi, scratch)
 }
 
 // reader returns what reads elements of a tensor from a flat index on, for one worker.
 func reader(t *engine.Tensor) func(dst []float32, at int) {
+	if t.Data == nil {
+		return valuesReader(t.Float32s())
+	}
 	if t.Values != nil {
-		return func(dst []float32, at int) { copy(dst, t.Values[at:]) }
+		return valuesReader(t.Values)
 	}
 	block := t.Format.Block()
 	var whole []float32
@@ -144,20 +120,45 @@ func reader(t *engine.Tensor) func(dst []float32, at int) {
 	}
 }
 
+func valuesReader(values []float32) func(dst []float32, at int) {
+	return func(dst []float32, at int) { copy(dst, values[at:]) }
+}
+
 // packStale makes the forms whose tensor has changed, or that nobody has made yet.
 func (p *program) packStale() {
 	var phases []phase
 	var made []*form
+	var bytes int64
 	scratch := make([][]float32, p.backend.Workers)
 	for _, f := range p.forms {
-		if f.stale || f.seen != f.tensor.Version() {
-			made = append(made, f)
-			phases = append(phases, func(worker, workers int) {
-				if scratch[worker] == nil {
-					scratch[worker] = make([]float32, kernel.PackScratch)
+		if !f.stale && f.seen == f.tensor.Version() {
+			continue
+		}
+		made = append(made, f)
+		var values []float32 // made for this purpose
+		if f.tensor.Values == nil && f.tensor.Data == nil {
+			phases = append(phases, func(worker, _ int) {
+				if worker == 0 {
+					values = f.tensor.Float32s()
 				}
-				f.fill(worker, workers, scratch[worker])
 			})
+		}
+		phases = append(phases, func(worker, workers int) {
+			if scratch[worker] == nil {
+				scratch[worker] = make([]float32, kernel.PackScratch)
+			}
+			read := valuesReader(values)
+			if values == nil {
+				read = reader(f.tensor)
+			}
+			f.fill(read, worker, workers, scratch[worker])
+		}, func(worker, _ int) {
+			if worker == 0 {
+				values = nil
+			}
+		})
+		if f.stale {
+			bytes += f.bytes()
 		}
 	}
 	if len(phases) == 0 {
@@ -166,5 +167,19 @@ func (p *program) packStale() {
 	p.backend.pool.run(phases, nil)
 	for _, f := range made {
 		f.stale, f.seen = false, f.tensor.Version()
+		p.release(f.tensor)
+	}
+	if bytes > muchMemory {
+		debug.FreeOSMemory()
+	}
+}
+
+// muchMemory is how many new bytes are worth giving back to the system what was needed to make them.
+const muchMemory = 64 << 20
+
+// release gives up the pages of a tensor's file, unless the program reads them at every run.
+func (p *program) release(t *engine.Tensor) {
+	if t.Release != nil && !p.storage[t] {
+		t.Release()
 	}
 }

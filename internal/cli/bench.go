@@ -100,7 +100,7 @@ func (f *benchFlags) open() (*model.Model, error) {
 }
 
 func (a *app) benchTrain(ctx context.Context, f *benchFlags) error {
-	began := time.Now()
+	began, before := time.Now(), resident("VmRSS") // the program itself
 	m, err := f.open()
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (a *app) benchTrain(ctx context.Context, f *benchFlags) error {
 	if err != nil {
 		return err
 	}
-	planned := plan.Total() + s.OptimizerBytes() + m.MappedBytes()
+	planned := before + plan.Total() + s.OptimizerBytes()
 	batch := randomBatch(f.batch, f.length, m.Config.Vocab)
 	var times []float64
 	var first float64
@@ -276,11 +276,14 @@ func randomBatch(rows, cols, vocab int) data.Batch {
 }
 
 // peakRSS returns the most memory that this process has had resident, in bytes, 0 where the system does not say.
-func peakRSS() int64 {
+func peakRSS() int64 { return resident("VmHWM") }
+
+// resident reads a field of what the system says about this process.
+func resident(field string) int64 {
 	if text, err := os.ReadFile(filepath.Join("/proc", "self", "status")); err == nil {
 		for line := range strings.Lines(string(text)) {
 			var kib int64
-			if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
+			if _, err := fmt.Sscanf(line, field+": %d kB", &kib); err == nil {
 				return kib << 10
 			}
 		}

@@ -202,6 +202,16 @@ func expSumAVX2(dst []float32, a []float32, c float32) float32
 //go:noescape
 func sumExpAVX2(a []float32, c float32) float32
 
+// turn16AVX2 is the AVX2 form of table.turn16.
+//
+//go:noescape
+func turn16AVX2(dst []int16, src []int16, stride int, panels int, cols int, width int)
+
+// turn32AVX2 is the AVX2 form of table.turn32.
+//
+//go:noescape
+func turn32AVX2(dst []float32, src []float32, stride int, panels int, cols int, width int)
+
 // gemmAVX2 is the AVX2 form of table.gemm.
 //
 //go:noescape
@@ -427,6 +437,16 @@ func expSumAVX512(dst []float32, a []float32, c float32) float32
 //go:noescape
 func sumExpAVX512(a []float32, c float32) float32
 
+// turn16AVX512 is the AVX512 form of table.turn16.
+//
+//go:noescape
+func turn16AVX512(dst []int16, src []int16, stride int, panels int, cols int, width int)
+
+// turn32AVX512 is the AVX512 form of table.turn32.
+//
+//go:noescape
+func turn32AVX512(dst []float32, src []float32, stride int, panels int, cols int, width int)
+
 // gemmAVX512 is the AVX512 form of table.gemm.
 //
 //go:noescape
@@ -494,6 +514,8 @@ var tableAVX2 = table{
 	max:              maxAVX2,
 	expSum:           expSumAVX2,
 	sumExp:           sumExpAVX2,
+	turn16:           turn16AVX2,
+	turn32:           turn32AVX2,
 	gemm:             gemmAVX2,
 	gemmBF16:         gemmBF16AVX2,
 	quantize16:       quantize16AVX2,
@@ -544,6 +566,8 @@ var tableAVX512 = table{
 	max:              maxAVX512,
 	expSum:           expSumAVX512,
 	sumExp:           sumExpAVX512,
+	turn16:           turn16AVX512,
+	turn32:           turn32AVX512,
 	gemm:             gemmAVX512,
 	gemmBF16:         gemmBF16AVX512,
 	quantize16:       quantize16AVX512,

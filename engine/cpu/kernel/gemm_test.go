@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -118,20 +119,14 @@ func TestGemm(t *testing.T) {
 				rapid.Check(t, func(t *rapid.T) {
 					m, n, k := shape(t)
 					r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
-					add, trans := rapid.Bool().Draw(t, "add"), rapid.Bool().Draw(t, "trans")
+					add := rapid.Bool().Draw(t, "add")
 					ldx, ldd := k+rapid.IntRange(0, 3).Draw(t, "padx"), n+rapid.IntRange(0, 3).Draw(t, "padd")
 					x := Matrix{randoms(r, m*ldx, 1), ldx, 1}
-					w, b := Matrix{}, Matrix{}
-					if trans {
-						b = RowMajor(randoms(r, k*n, 1), n)
-						w = b
-					} else {
-						w = RowMajor(randoms(r, k*n, 1), k)
-						b = w.T()
-					}
+					w := RowMajor(randoms(r, n*k, 1), k)
+					b := w.T()
 					p := NewPacked(f, n, k, nil)
 					for _, c := range [][2]int{{0, p.Panels() / 2}, {p.Panels() / 2, p.Panels()}} {
-						p.Pack(RowsOf(w.Data, w.Row), trans, c[0], c[1], scratch)
+						p.Pack(RowsOf(w.Data, w.Row), c[0], c[1], scratch)
 					}
 					old := randoms(r, m*ldd, 1)
 					got, parts := append([]float32(nil), old...), append([]float32(nil), old...)
@@ -157,6 +152,115 @@ func TestGemm(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestGemmTurned multiplies by W itself what was packed for its transpose, where all rows have one scale and where
+// some are steep.
+func TestGemmTurned(t *testing.T) {
+	pack := make([]float32, PackScratch)
+	eachLevel(t, func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			m, n, k := shape(t) // dst is m × k
+			r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+			add := rapid.Bool().Draw(t, "add")
+			ldx, ldd := n+rapid.IntRange(0, 3).Draw(t, "padx"), k+rapid.IntRange(0, 3).Draw(t, "padd")
+			x, w := Matrix{randoms(r, m*ldx, 1), ldx, 1}, RowMajor(randoms(r, n*k, 1), k)
+			held := RowMajor(make([]float32, n*k), k)
+			for range rapid.IntRange(0, 2).Draw(t, "steep") {
+				w.Data[r.IntN(n*k)] *= 1000
+			}
+			f := rapid.SampledFrom([]Format{F32, BF16, Int16}).Draw(t, "format")
+			p := NewPacked(f, n, k, nil)
+			p.Pack(RowsOf(w.Data, k), 0, p.Panels(), pack)
+			for i := range n { // compare with what is held
+				p.Row(held.Data[i*k:(i+1)*k], i, 0)
+			}
+			scratch := make([]float32, TurnedScratch(m, p))
+			old := randoms(r, m*ldd, 1)
+			got, parts := append([]float32(nil), old...), append([]float32(nil), old...)
+			GemmTurned(got, ldd, x.Data, ldx, p, whole(m, k), add, scratch)
+			if f != Int16 {
+				want, size := product(x, held, m, k, n)
+				checkProduct(t, got, old, ldd, m, k, add, want, size, 1e-6)
+			} else {
+				want, _ := product(x, w, m, k, n)
+				checkProduct(t, got, old, ldd, m, k, add, want, turnedRoundings(x, w, p, m), 1)
+			}
+			eachPart(t, m, k, TileCols(), func(r Range) { GemmTurned(parts, ldd, x.Data, ldx, p, r, add, scratch) })
+			sameBits(t, got, parts)
+			for i, y := range held.Data {
+				bound := 0.0
+				switch x := math.Abs(float64(w.Data[i])); f {
+				case BF16:
+					bound = x / 256
+				case Int16:
+					bound = 0.501 * float64(p.scaleOf(i/k, i%k))
+				}
+				if d := math.Abs(float64(y - w.Data[i])); d > bound {
+					t.Fatalf("%v became %v", w.Data[i], y)
+				}
+			}
+		})
+	})
+}
+
+func (p *Packed) scaleOf(n, k int) float32 {
+	return p.scales[n/p.width*blocksOf(p.Depth)*p.width+k/depthBlock*p.width+n%p.width]
+}
+
+// turnedRoundings bounds the error of x·W: per block of rows of W half a step of each weight times the left
+// operand, and half a step of the scaled left operand times the integers.
+func turnedRoundings(x, w Matrix, p *Packed, m int) []float64 {
+	n, k := p.Cols, p.Depth
+	bound := make([]float64, m*k)
+	for i := range m {
+		for j := range k {
+			for l0 := 0; l0 < n; l0 += depthBlock {
+				var top, qs, e, xy float64
+				for l := l0; l < min(l0+depthBlock, n); l++ {
+					s, a, b := float64(p.scaleOf(l, j)), math.Abs(float64(x.Data[i*x.Row+l])), math.Abs(float64(w.Data[l*w.Row+j]))
+					top = max(top, a*s)
+					if s > 0 {
+						qs += b/s + 0.5
+					}
+					e += a * s / 2
+					xy += a * b
+				}
+				bound[i*k+j] += (e+top/8190*qs)*1.001 + 2e-6*xy
+			}
+			bound[i*k+j] += 1e-6
+		}
+	}
+	return bound
+}
+
+// TestTurnWide turns panels of 32 columns, as the levels of 512 bits have them, by the kernels of this machine.
+func TestTurnWide(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		const panels, depth, cols = 3, 48, 16
+		for _, width := range []int{16, 32} {
+			src := make([]int16, panels*depth*width)
+			for i := range src {
+				src[i] = int16(i)
+			}
+			have, want := make([]int16, panels*width*width), make([]int16, panels*width*width)
+			active.turn16(have, src[2*width*8:], depth*width, panels, cols, width)
+			turn16Portable(want, src[2*width*8:], depth*width, panels, cols, width)
+			if !slices.Equal(have, want) {
+				t.Errorf("width %d: have %v, want %v", width, have, want)
+			}
+			floats := make([]float32, len(src))
+			for i := range floats {
+				floats[i] = float32(i)
+			}
+			turned, right := make([]float32, panels*width*width), make([]float32, panels*width*width)
+			active.turn32(turned, floats[8*width:], depth*width, panels, cols, width)
+			turn32Portable(right, floats[8*width:], depth*width, panels, cols, width)
+			if !slices.Equal(turned, right) {
+				t.Errorf("width %d: have %v, want %v", width, turned, right)
+			}
+		}
+	})
 }
 
 // roundings bounds the error of a product in block integers: per block of the depth half a step of each operand
@@ -212,7 +316,7 @@ func TestQuantize(t *testing.T) {
 		}
 		q, p, y := NewQuantized(1, depthBlock, nil), NewPacked(Int16, 1, depthBlock, nil), make([]float32, 1)
 		q.Quantize(x, depthBlock, 0, 1)
-		p.Pack(RowsOf(x, depthBlock), false, 0, 1, make([]float32, PackScratch))
+		p.Pack(RowsOf(x, depthBlock), 0, 1, make([]float32, PackScratch))
 		if GemmInt16(y, 1, q, p, whole(1, 1), false); math.Abs(float64(y[0])-depthBlock) > 1e-4 {
 			t.Errorf("sum of %d ones is %v", depthBlock, y[0])
 		}
@@ -276,7 +380,7 @@ func BenchmarkGemm(b *testing.B) {
 				r := rand.New(rand.NewPCG(1, 1))
 				x, w, y := randoms(r, m*k, 1), randoms(r, n*k, 1), make([]float32, m*n)
 				p, q := NewPacked(f, n, k, nil), NewQuantized(m, k, nil)
-				p.Pack(RowsOf(w, k), false, 0, p.Panels(), make([]float32, PackScratch))
+				p.Pack(RowsOf(w, k), 0, p.Panels(), make([]float32, PackScratch))
 				for b.Loop() {
 					if f == Int16 {
 						q.Quantize(x, k, 0, m)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"fmt"
+	"slices"
 	"unsafe"
 )
 
@@ -34,7 +35,8 @@ type Packed struct {
 	f32    []float32
 	bf16   []uint16
 	i16    []int16
-	scales []float32
+	scales []float32 // panel by panel, for each block of the depth one a column
+	ragged []bool    // panels with a column whose blocks differ in scale
 }
 
 // padded is the depth that block integers are stored with.
@@ -68,6 +70,7 @@ func NewPacked(f Format, cols, depth int, memory []float32) *Packed {
 	case Int16:
 		ints := n - (cols+p.width-1)/p.width*p.width*blocksOf(depth)
 		p.i16, p.scales = halves[int16](memory[:ints]), memory[ints:n]
+		p.ragged = make([]bool, p.Panels())
 	default:
 		p.f32 = memory[:n]
 	}
@@ -113,6 +116,7 @@ func (p *Packed) Columns(n0, n1 int) *Packed {
 	case Int16:
 		v.i16 = p.i16[n0*padded(p.Depth) : end*padded(p.Depth)]
 		v.scales = p.scales[n0*blocksOf(p.Depth) : end*blocksOf(p.Depth)]
+		v.ragged = p.ragged[n0/p.width : end/p.width]
 	}
 	return v
 }
@@ -125,80 +129,152 @@ func RowsOf(w []float32, ld int) Rows {
 	return func(dst []float32, row, col int) { copy(dst, w[row*ld+col:]) }
 }
 
-// group is how many columns of a matrix are read at a time for its transposed form: the longest block of the
-// quantised storages.
-const group = 256
+// longestRow is how much of a row packing holds at a time: whole blocks of every quantised storage.
+const longestRow = 8192
 
 // PackScratch is the length of the scratch of Pack.
-const PackScratch = group*depthBlock + group
+const PackScratch = longestRow + 2*depthBlock
 
-// PackAlign is the number of panels on whose multiples a split of Pack costs least.
-func PackAlign() int { return group / active.gemmCols }
-
-// Pack fills the panels panel0 ≤ i < panel1 from a matrix W. Without trans W is Cols × Depth, and the product is
-// x·Wᵀ; with trans W is Depth × Cols, and the product is dy·W.
-func (p *Packed) Pack(w Rows, trans bool, panel0, panel1 int, scratch []float32) {
-	block, line := scratch[:group*depthBlock], scratch[group*depthBlock:PackScratch]
-	q := make([]int16, depthBlock)
-	step := 1
-	if trans {
-		step = PackAlign()
-	}
-	for i0 := panel0; i0 < panel1; i0 += step {
-		i1 := min(i0+step, panel1)
-		n0 := i0 * p.width
-		cols := min(i1*p.width, p.Cols) - n0
-		for k0 := 0; k0 < p.Depth; k0 += depthBlock {
-			depth := min(depthBlock, p.Depth-k0)
-			// block is one row of depthBlock values per column.
-			for j := range cols {
-				if !trans {
-					w(block[j*depthBlock:][:depth], n0+j, k0)
+// Pack fills the panels panel0 ≤ i < panel1 from a matrix W of Cols × Depth, for the product x·Wᵀ. GemmTurned serves
+// the product with W itself.
+func (p *Packed) Pack(w Rows, panel0, panel1 int, scratch []float32) {
+	for i := panel0; i < panel1; i++ {
+		if p.Format == Int16 {
+			p.packInt16(i, w, scratch)
+			continue
+		}
+		for j := range p.width {
+			for k0 := 0; k0 < p.Depth; k0 += longestRow {
+				line := scratch[:min(longestRow, p.Depth-k0)]
+				if row := i*p.width + j; row < p.Cols {
+					w(line, row, k0)
+				} else {
+					clear(line)
 				}
-			}
-			for l := range depth {
-				if !trans {
-					break
-				}
-				w(line[:cols], k0+l, n0)
-				for j, x := range line[:cols] {
-					block[j*depthBlock+l] = x
-				}
-			}
-			clear(block[cols*depthBlock : (i1-i0)*p.width*depthBlock])
-			for i := i0; i < i1; i++ {
-				p.store(i, k0, depth, block[(i-i0)*p.width*depthBlock:], q)
+				p.store((i*p.Depth+k0)*p.width+j, line)
 			}
 		}
 	}
 }
 
-// store writes a block of one panel; q is working memory.
-func (p *Packed) store(panel, k0, depth int, block []float32, q []int16) {
-	n := p.width
+// store writes a part of a column of floats, from an index on.
+func (p *Packed) store(at int, line []float32) {
+	if p.Format == F32 {
+		to := p.f32[at:]
+		for l, x := range line {
+			to[l*p.width] = x
+		}
+		return
+	}
+	to := p.bf16[at:]
+	for l, x := range line {
+		to[l*p.width] = toBF16(x)
+	}
+}
+
+// steep is how many times its root mean square the largest value of a row may be for the row to have one scale. The
+// rounding of such a row is at most two thirds of what bfloat16 would make of it.
+const steep = 16
+
+// packInt16 fills one panel. A row of W has one scale, by which GemmTurned can multiply its left operand, unless the
+// row is so steep that its small values would suffer: then each block has its own.
+func (p *Packed) packInt16(panel int, w Rows, scratch []float32) {
+	line, block := scratch[:longestRow], scratch[longestRow:][:depthBlock+1]
+	var q [depthBlock + 16]int16
+	blocks, depth := blocksOf(p.Depth), padded(p.Depth)
+	p.ragged[panel] = false
+	pairs := words(p.i16[panel*depth*p.width:][:depth*p.width])
+	scales := p.scales[panel*blocks*p.width:][:blocks*p.width]
+	for j := range p.width {
+		row := panel*p.width + j
+		if row >= p.Cols {
+			for b := range blocks {
+				scales[b*p.width+j] = 0
+			}
+			for l := range depth / 2 {
+				pairs[l*p.width+j] = 0
+			}
+			continue
+		}
+		var top, squares float32
+		read := func(k0 int) []float32 {
+			part := line[:min(longestRow, p.Depth-k0)]
+			w(part, row, k0)
+			return part
+		}
+		whole := p.Depth <= longestRow
+		for k0 := 0; k0 < p.Depth; {
+			part := read(k0)
+			squares += active.sumSquares(part)
+			for l := 0; l < len(part); l += depthBlock {
+				s := active.quantize16(q[:], part[l:min(l+depthBlock, len(part))])
+				if s != s || s > top {
+					top = s
+				}
+			}
+			k0 += len(part)
+		}
+		top *= levels16
+		even := top == top && float64(top)*float64(top)*float64(p.Depth) <= steep*steep*float64(squares)
+		p.ragged[panel] = p.ragged[panel] || !even
+		part := line[:0]
+		for b := range blocks {
+			k0 := b * depthBlock
+			if whole {
+				part = line[k0:p.Depth]
+			} else if k0%longestRow == 0 {
+				part = read(k0)
+			}
+			n := min(depthBlock, p.Depth-k0)
+			values := part[:n]
+			if even { // the largest value of the row, behind the block, makes the scale
+				values = block[:n+1]
+				copy(values, part[:n])
+				values[n] = top
+			}
+			scales[b*p.width+j] = active.quantize16(q[:], values)
+			if even {
+				q[n] = 0
+			}
+			part = part[n:]
+			for l := 0; l < padded(n); l += 2 {
+				pairs[(k0+l)/2*p.width+j] = uint32(uint16(q[l])) | uint32(uint16(q[l+1]))<<16
+			}
+		}
+	}
+}
+
+// words views pairs of integers as one.
+func words(q []int16) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(q))), len(q)/2)
+}
+
+// uniform reports whether every column has one scale for its whole depth.
+func (p *Packed) uniform() bool { return !slices.Contains(p.ragged, true) }
+
+// Row reads column n of the operand, from depth k0 on: a row of W.
+func (p *Packed) Row(dst []float32, n, k0 int) {
+	if n < 0 || n >= p.Cols || k0 < 0 || k0+len(dst) > p.Depth {
+		panic("kernel: a row beyond the operand")
+	}
+	panel, j := n/p.width, n%p.width
 	switch p.Format {
 	case F32:
-		to := p.f32[(panel*p.Depth+k0)*n:][:depth*n]
-		for j := range n {
-			for l, x := range block[j*depthBlock:][:depth] {
-				to[l*n+j] = x
-			}
+		from := p.f32[(panel*p.Depth+k0)*p.width+j:]
+		for i := range dst {
+			dst[i] = from[i*p.width]
 		}
 	case BF16:
-		to := p.bf16[(panel*p.Depth+k0)*n:][:depth*n]
-		for j := range n {
-			for l, x := range block[j*depthBlock:][:depth] {
-				to[l*n+j] = toBF16(x)
-			}
+		from := p.bf16[(panel*p.Depth+k0)*p.width+j:]
+		for i := range dst {
+			dst[i] = fromBF16(from[i*p.width])
 		}
 	case Int16:
-		to := p.i16[(panel*padded(p.Depth)+k0)*n:][:padded(depth)*n]
-		scales := p.scales[(panel*blocksOf(p.Depth)+k0/depthBlock)*n:]
-		for j := range n {
-			scales[j] = active.quantize16(q, block[j*depthBlock:][:depth])
-			for l := 0; l < padded(depth); l += 2 {
-				to[l*n+2*j], to[l*n+2*j+1] = q[l], q[l+1]
-			}
+		q := p.i16[panel*padded(p.Depth)*p.width+2*j:]
+		scales := p.scales[panel*blocksOf(p.Depth)*p.width+j:]
+		for i := range dst {
+			k := k0 + i
+			dst[i] = float32(q[k/2*2*p.width+k%2]) * scales[k/depthBlock*p.width]
 		}
 	}
 }

@@ -142,6 +142,8 @@ var tablePortable = table{
 	gemmBF16:   gemmBF16Portable,
 	gemm16:     gemm16Portable(portableCols),
 	quantize16: quantize16Portable,
+	turn16:     turn16Portable,
+	turn32:     turn32Portable,
 	gemmRows:   []int{1, 4},
 	gemmCols:   portableCols,
 }

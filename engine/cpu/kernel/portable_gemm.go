@@ -112,3 +112,27 @@ func quantize16Portable(q []int16, a []float32) float32 {
 	}
 	return largest / levels16
 }
+
+// turn16Portable is the twin of table.turn16.
+func turn16Portable(dst, src []int16, stride, panels, cols, width int) {
+	for p := range panels {
+		for n := range width {
+			for k := range cols {
+				dst[(p*width+n)/2*2*width+2*k+n%2] = src[p*stride+k/2*2*width+2*n+k%2]
+			}
+		}
+	}
+}
+
+// turn32Portable is the twin of table.turn32.
+func turn32Portable(dst, src []float32, stride, panels, cols, width int) {
+	for p := range panels {
+		for n := range width {
+			to := dst[(p*width+n)*width:][:cols]
+			from := src[p*stride+n:]
+			for k := range to {
+				to[k] = from[k*width]
+			}
+		}
+	}
+}

@@ -26,6 +26,7 @@ var groups = []group{
 	{"gelu", activationKernels("gelu", gelu)},
 	{"gelutanh", activationKernels("geluTanh", geluTanh)},
 	{"reduce", reduceKernels()},
+	{"turn", []kernel{turn16Kernel(), turn32Kernel()}},
 	{"gemm", []kernel{gemmKernel("gemm", false)}},
 	{"gemmbf16", []kernel{gemmKernel("gemmBF16", true)}},
 	{"gemm16", []kernel{quantize16Kernel(), gemm16Kernel("gemm16", false)}},

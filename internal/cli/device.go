@@ -21,7 +21,7 @@ func (a *app) device() *cobra.Command {
 		Use:   "device",
 		Short: "Adapt a model on its user's machine, within limits, in generations that can be taken back",
 	}
-	c.AddCommand(a.deviceInit(), a.deviceAdapt(), a.deviceStatus(), a.deviceRollback(), a.deviceDiff(), a.deviceApply())
+	c.AddCommand(a.deviceInit(), a.deviceAdapt(), a.deviceStatus(), a.deviceRollback(), a.deviceDiff(), a.deviceApply(), a.deviceSimulate())
 	return c
 }
 

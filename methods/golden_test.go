@@ -26,7 +26,7 @@ var later = map[string]string{
 	"base mixtral": "mixture of experts to come",
 
 	"method LoRA-FA":  "a projected gradient to come",
-	"method weighted": "several adapters at once to come",
+	"method weighted": "TestGoldenSeveralAdapters has it",
 
 	"option layer_replication":   "layers that share weights to come",
 	"option ensure_weight_tying": "PEFT counts, saves and steps one tensor under two names",

@@ -130,8 +130,33 @@ func (a *Adapter) readOrigin(c PEFTConfig) error {
 	return nil
 }
 
+// NewAdapter returns an adapter of values in memory; the name is for messages.
+func NewAdapter(name string, options Parameters, base string, tensors []checkpoint.Tensor) *Adapter {
+	a := &Adapter{Dir: name, Options: options, Base: base, tensors: map[string]checkpoint.Tensor{}}
+	for _, t := range tensors {
+		a.tensors[t.Name] = t
+	}
+	return a
+}
+
+// Tensors returns the adapter's tensors, sorted by name. The data of a file must not be used once the adapter is closed.
+func (a *Adapter) Tensors() []checkpoint.Tensor {
+	var out []checkpoint.Tensor
+	for _, name := range slices.Sorted(maps.Keys(a.tensors)) {
+		t := a.tensors[name]
+		t.Name = name
+		out = append(out, t)
+	}
+	return out
+}
+
 // Close closes the file. What Fill has put into a store stays.
-func (a *Adapter) Close() error { return a.file.Close() }
+func (a *Adapter) Close() error {
+	if a.file == nil {
+		return nil
+	}
+	return a.file.Close()
+}
 
 // readConfig reads a JSON file of a sane size.
 func readConfig(path string) ([]byte, error) {

@@ -51,11 +51,8 @@ func GGUF(path string, a *model.Adapted, t tune.Text, f quant.Format) error {
 		tensors = append(tensors, checkpoint.Float32Tensor("rope_freqs.weight", []int{len(d)}, d))
 	}
 	for _, w := range m.weights() {
-		var change func([]float32) []float32
-		if heads := c.PermutedHeads(w.path); heads > 0 {
-			change = func(v []float32) []float32 { return model.Permute(v, heads, w.shape[0]) }
-		}
-		tensors = append(tensors, m.tensor(w, model.GGUFName(w.path), storage(f, w.shape, c.Vocab), change))
+		change := func(v []float32) []float32 { return c.ToGGUF(w.path, v, w.shape[0]) }
+		tensors = append(tensors, m.tensor(w, c.GGUFName(w.path), storage(f, w.shape, c.Vocab), change))
 	}
 	return checkpoint.WriteGGUF(path, kv, tensors)
 }

@@ -8,7 +8,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strings"
 )
 
 // JSON returns the config.json of the model, in the form that transformers 4 and 5 both read. dtype is that of the
@@ -151,11 +150,12 @@ func (r Rope) llama3(d int) (Rope, error) {
 
 // GGUF returns the metadata of the architecture as GGUF files name it. What GGUF cannot say is an error.
 func (c Config) GGUF() (map[string]any, error) {
-	arch := c.Type
-	if arch == "mistral" {
-		arch = "llama"
+	a, err := lookup(c.Type)
+	if err != nil {
+		return nil, err
 	}
-	if _, ok := ggufArchitectures[arch]; !ok || c.Head.Kind != "" {
+	arch := a.gguf.arch
+	if arch == "" || c.Head.Kind != "" {
 		return nil, fmt.Errorf("GGUF has no form here for a %s model with this head; write a directory", c.Type)
 	}
 	m := map[string]any{
@@ -169,20 +169,39 @@ func (c Config) GGUF() (map[string]any, error) {
 		arch + ".attention.key_length":             uint32(c.HeadDim),
 		arch + ".attention.value_length":           uint32(c.HeadDim),
 		arch + ".attention.layer_norm_rms_epsilon": c.NormEps,
-		arch + ".rope.dimension_count":             uint32(c.HeadDim),
+		arch + ".rope.dimension_count":             uint32(c.Rope.width(c.HeadDim)),
 		arch + ".rope.freq_base":                   float32(c.Rope.Theta),
 		arch + ".vocab_size":                       uint32(c.Vocab),
 	}
-	if w := slices.Max(append([]int{0}, c.Windows...)); w > 0 {
-		if arch != "llama" || slices.Min(c.Windows) != w {
-			return nil, fmt.Errorf("GGUF has no key for sliding windows of %v in a %s model", c.Windows, c.Type)
-		}
+	if w := c.window(); w > 0 {
 		m[arch+".attention.sliding_window"] = uint32(w)
 	}
-	if c.Activation != "silu" {
-		return nil, fmt.Errorf("GGUF has no key for the activation %q in a %s model", c.Activation, c.Type)
+	if a.gguf.write != nil {
+		if err := a.gguf.write(c, m); err != nil {
+			return nil, err
+		}
 	}
-	return m, c.Rope.gguf(m, arch+".rope.scaling.")
+	if err := c.Rope.gguf(m, arch+".rope.scaling."); err != nil {
+		return nil, err
+	}
+	return m, c.saysGGUF(a, m)
+}
+
+// saysGGUF makes sure that the metadata says all that the config does: what it does not would be lost without a word.
+func (c Config) saysGGUF(a architecture, meta map[string]any) error {
+	m := metadata{values: meta, arch: a.gguf.arch}
+	again := Config{
+		Type: a.Type, Hidden: c.Hidden, Intermediate: c.Intermediate, Layers: c.Layers, Heads: c.Heads, KVHeads: c.KVHeads, HeadDim: c.HeadDim,
+		Vocab: c.Vocab, MaxPositions: c.MaxPositions, NormEps: c.NormEps, Tied: c.Tied, QKVBias: c.QKVBias, OutBias: c.OutBias, MLPBias: c.MLPBias,
+		Activation: cmp.Or(a.gguf.activation, "silu"), PadID: c.PadID, BOS: c.BOS, EOS: c.EOS, Rope: c.Rope, Windows: make([]int, c.Layers),
+	}
+	if a.gguf.read != nil {
+		a.gguf.read(&again, &m, nil)
+	}
+	if m.err != nil || !reflect.DeepEqual(again, c) {
+		return errors.Join(fmt.Errorf("GGUF has no keys for all settings of this %s model", c.Type), m.err)
+	}
+	return nil
 }
 
 // gguf adds the keys of a scaled rotation. That of llama3 stands in a tensor instead; see Frequencies.
@@ -216,19 +235,4 @@ func (r Rope) Frequencies(d int) []float32 {
 		out[i] = float32(f / r.scale(f, i, d))
 	}
 	return out
-}
-
-// PermutedHeads returns the number of heads whose rows a GGUF file of the model holds in neighbouring pairs, 0 where
-// it holds the parameter as it is.
-func (c Config) PermutedHeads(param string) int {
-	if c.Type != "llama" && c.Type != "mistral" {
-		return 0
-	}
-	switch {
-	case strings.Contains(param, "self_attn.q_proj."):
-		return c.Heads
-	case strings.Contains(param, "self_attn.k_proj."):
-		return c.KVHeads
-	}
-	return 0
 }

@@ -1,5 +1,7 @@
 package model
 
+import "tunesmith/checkpoint"
+
 // The llama family: pre-norm blocks with rotary positions, grouped queries and a gated feed-forward. Its relatives
 // differ in biases, norms of the heads, windows and factors.
 
@@ -23,11 +25,13 @@ func init() {
 			return append(rms(c), key{name: "attention_bias", to: &c.QKVBias, otherwise: false}, key{name: "mlp_bias", to: &c.MLPBias, otherwise: false})
 		},
 		finish: func(c *Config, _ *fields) { c.OutBias = c.QKVBias },
+		gguf:   ggufForm{arch: "llama", permuted: true, read: llamaGGUF},
 	})
 	register(architecture{
 		Type: "mistral", class: "Mistral", Block: llamaBlock.build, norm: rmsNorm, keys: rms,
 		finish: func(c *Config, f *fields) { f.window(c, 4096, always) },
 		write:  writeWindow,
+		gguf:   ggufForm{arch: "llama", via: true, permuted: true, read: llamaGGUF},
 	})
 	register(architecture{
 		Type: "qwen2", class: "Qwen2", Block: llamaBlock.build, norm: rmsNorm, keys: rms,
@@ -36,6 +40,7 @@ func init() {
 			f.qwenWindow(c)
 		},
 		write: writeQwenWindow,
+		gguf:  ggufForm{arch: "qwen2"},
 	})
 	register(architecture{
 		Type: "qwen3", class: "Qwen3", Block: headNormed(llamaBlock, rmsNorm).build, norm: rmsNorm, keys: biasedKeys,
@@ -44,6 +49,7 @@ func init() {
 			f.qwenWindow(c)
 		},
 		write: writeQwenWindow,
+		gguf:  ggufForm{arch: "qwen3"},
 	})
 	register(architecture{
 		Type: "smollm3", class: "SmolLM3", Block: llamaBlock.build, norm: rmsNorm, tied: true, rope: ropeKeys{thetaOf: 2e6},
@@ -111,5 +117,13 @@ func (f *fields) noRope(c *Config) {
 			}
 			c.NoRope[i] = true
 		}
+	}
+}
+
+// llamaGGUF reads what makes another family of a llama file: windows are Mistral's.
+func llamaGGUF(c *Config, m *metadata, _ checkpoint.File) {
+	if m.number(m.key("attention.sliding_window"), 0) > 0 {
+		c.Type = "mistral"
+		m.window(c, always)
 	}
 }

@@ -34,13 +34,14 @@ func Open(path string) (*Model, error) {
 
 func open(path string, dir bool, file checkpoint.File) (*Model, error) {
 	var c Config
-	var names *ggufNames
 	var err error
+	gguf := false
 	switch {
 	case dir:
 		c, err = ReadConfig(filepath.Join(path, "config.json"))
 	case strings.HasSuffix(path, ".gguf"):
-		c, names, err = ggufConfig(file)
+		gguf = true
+		c, err = ggufConfig(file)
 	default:
 		c, err = ReadConfig(filepath.Join(filepath.Dir(path), "config.json"))
 	}
@@ -51,8 +52,8 @@ func open(path string, dir bool, file checkpoint.File) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.Path, m.File, m.gguf = path, file, names
-	m.bare = names == nil && !slices.ContainsFunc(file.Names(), m.based)
+	m.Path, m.File, m.gguf = path, file, gguf
+	m.bare = !gguf && !slices.ContainsFunc(file.Names(), m.based)
 	return m, m.checkTensors()
 }
 
@@ -114,8 +115,8 @@ func (m *Model) ignorable(name string) bool {
 func (m *Model) tensor(param string) (t checkpoint.Tensor, name string, ok bool) {
 	name = param
 	switch {
-	case m.gguf != nil:
-		name = GGUFName(param)
+	case m.gguf:
+		name = m.Config.GGUFName(param)
 	case m.bare:
 		name = strings.TrimPrefix(param, m.arch.names.base+".")
 	}
@@ -159,6 +160,10 @@ func (m *Model) load(p site.Param) (*engine.Tensor, error) {
 		t.Data = unpermute(data, heads, p.Shape[0])
 		release()
 	}
+	if m.gguf && m.Config.shifted(p.Name) {
+		t.Values = add(t.Float32s(), -1)
+		t.Data = nil
+	}
 	if p.Trainable {
 		t.Values = t.Float32s()
 		t.Format, t.Data, t.Release = 0, nil, nil
@@ -183,7 +188,7 @@ func (m *Model) Values(name string) ([]float32, error) {
 // permuted returns the number of heads whose rows the file holds in neighbouring pairs, 0 where it holds the
 // parameter as it is.
 func (m *Model) permuted(param string) int {
-	if m.gguf == nil || !m.gguf.permuted {
+	if !m.gguf {
 		return 0
 	}
 	return m.Config.PermutedHeads(param)

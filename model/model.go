@@ -34,6 +34,7 @@ type architecture struct {
 	keys   func(c *Config) []key
 	finish func(c *Config, f *fields)
 	write  func(c Config, m map[string]any)
+	gguf   ggufForm
 }
 
 // names are those of the modules around the layers.
@@ -73,8 +74,8 @@ type Model struct {
 	Path   string          // directory or file that it was opened from
 	File   checkpoint.File // nil for a model that was made from a Config alone
 	arch   architecture
-	bare   bool       // the file's names lack that of the body, as those of a checkpoint without a head
-	gguf   *ggufNames // how the file names and orders tensors; nil for Hugging Face files
+	bare   bool // the file's names lack that of the body, as those of a checkpoint without a head
+	gguf   bool // the file is one
 	survey *site.Map
 }
 

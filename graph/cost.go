@@ -36,6 +36,10 @@ func CostOf(n *Node) Cost {
 		c.FLOPs = 10 * op.pairs(n.In[1]) * int64(n.In[1].Dim(3))
 	case CachedAttention:
 		c.FLOPs = 4 * out * int64(n.In[1].Dim(1))
+	case GroupedLinear, GroupedLinearT:
+		c.FLOPs = 2 * out * int64(n.In[0].Dim(1))
+	case GroupedOuter:
+		c.FLOPs = 2 * int64(n.In[0].Size()) * int64(n.In[1].Dim(1))
 	case TokenLogProb:
 		c.FLOPs = 2 * int64(n.In[0].Size()) * int64(n.In[1].Dim(0))
 	case TokenLogProbGrad:

@@ -44,5 +44,14 @@ func Ops() []Op {
 		TokenLogProbGrad{},
 		CacheAppend{},
 		CachedAttention{},
+		TopK{},
+		Capacity{},
+		Route{},
+		Dispatch{},
+		Collect{},
+		CollectGrad{},
+		GroupedLinear{},
+		GroupedLinearT{},
+		GroupedOuter{},
 	}
 }

@@ -85,6 +85,24 @@ func (p *planner) lower(n *graph.Node) error {
 		return p.lowerTokenLogProb(n, op)
 	case graph.TokenLogProbGrad:
 		return p.lowerTokenLogProbGrad(n, op)
+	case graph.TopK:
+		p.lowerTopK(n, op)
+	case graph.Capacity:
+		p.lowerCapacity(n, op)
+	case graph.Route:
+		p.lowerRoute(n)
+	case graph.Dispatch:
+		p.lowerDispatch(n)
+	case graph.Collect:
+		p.lowerCollect(n)
+	case graph.CollectGrad:
+		p.lowerCollectGrad(n)
+	case graph.GroupedLinear:
+		return p.lowerGrouped(n, false)
+	case graph.GroupedLinearT:
+		return p.lowerGrouped(n, true)
+	case graph.GroupedOuter:
+		p.lowerGroupedOuter(n, op)
 	case graph.CacheAppend:
 		p.lowerCacheAppend(n)
 	case graph.CachedAttention:

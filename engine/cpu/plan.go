@@ -185,8 +185,11 @@ func (p *planner) tensor(n *graph.Node, name string) (*engine.Tensor, error) {
 }
 
 // form returns a tensor in a layout, which the program keeps.
-func (p *planner) form(t *engine.Tensor, l layout) *form {
-	f := p.weights.get(t, l)
+func (p *planner) form(t *engine.Tensor, l layout) *form { return p.formOf(t, l, 0) }
+
+// formOf is form for one matrix of a stack.
+func (p *planner) formOf(t *engine.Tensor, l layout, part int) *form {
+	f := p.weights.get(t, l, part)
 	p.forms[f] = true
 	return f
 }

@@ -23,6 +23,7 @@ const (
 type form struct {
 	tensor *engine.Tensor
 	layout layout
+	part   int // of a tensor that is a stack of matrices: which of them
 	floats []float32
 	packed *kernel.Packed // of panels
 	stale  bool
@@ -35,6 +36,7 @@ func (f *form) bytes() int64 { return int64(len(f.floats)) * 4 }
 type formKey struct {
 	tensor weak.Pointer[engine.Tensor]
 	layout layout
+	part   int
 }
 
 // weights finds the forms that some program has made already.
@@ -44,21 +46,22 @@ type weights struct {
 	forms  map[formKey]weak.Pointer[form]
 }
 
-// get returns the tensor's form in a layout. Its content is made by the next run.
-func (w *weights) get(t *engine.Tensor, l layout) *form {
+// get returns the form in a layout of a part of a tensor, which is all of it but for stacks of matrices. Its content is
+// made by the next run.
+func (w *weights) get(t *engine.Tensor, l layout, part int) *form {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	key := formKey{weak.Make(t), l}
+	key := formKey{weak.Make(t), l, part}
 	if f := w.forms[key].Value(); f != nil {
 		return f
 	}
-	f := &form{tensor: t, layout: l, stale: true}
+	f := &form{tensor: t, layout: l, part: part, stale: true}
 	if l == plain {
 		f.floats = aligned(t.Size())
 	} else {
-		format := w.formatOf(t)
-		f.floats = aligned(kernel.PackedLen(format, t.Shape[0], t.Shape[1]))
-		f.packed = kernel.NewPacked(format, t.Shape[0], t.Shape[1], f.floats)
+		format, cols, depth := w.formatOf(t), t.Shape[len(t.Shape)-2], t.Shape[len(t.Shape)-1]
+		f.floats = aligned(kernel.PackedLen(format, cols, depth))
+		f.packed = kernel.NewPacked(format, cols, depth, f.floats)
 	}
 	for k, p := range w.forms {
 		if p.Value() == nil {
@@ -91,8 +94,8 @@ func (f *form) fill(read func(dst []float32, at int), worker, workers int, scrat
 		read(f.floats[lo:hi], lo)
 		return
 	}
-	cols := f.tensor.Shape[1]
-	rows := func(dst []float32, row, col int) { read(dst, row*cols+col) }
+	first, depth := f.part*f.packed.Cols, f.packed.Depth
+	rows := func(dst []float32, row, col int) { read(dst, (first+row)*depth+col) }
 	lo, hi := share(f.packed.Panels(), 1, worker, workers)
 	f.packed.Pack(rows, lo, hi, scratch)
 }

@@ -271,6 +271,38 @@ var Cases = map[string]func(t *Trial) []*graph.Node{
 		}
 		return ys
 	},
+	"experts": func(t *Trial) []*graph.Node {
+		rows, e, c, m := 2*t.Dim("rows"), 1+t.Dim("experts"), t.Dim("c"), t.Dim("m")
+		k := 1 + t.Choose("k", e)
+		scores := make([]float32, rows*e)
+		for i := range scores {
+			scores[i] = float32(t.Rand.NormFloat64())
+		}
+		var segments *graph.Node
+		if t.Flip("padding") {
+			segments = t.Ints(-1, 2, rows)
+		}
+		mask := graph.Top(t.G.Floats(scores, rows, e), segments, k)
+		if t.Flip("capacity") {
+			mask = graph.Limited(mask, 1+t.Choose("limit", 3), rows/2)
+		}
+		route := graph.Routed(mask, k)
+		matrices := func(m, k int) []*graph.Node {
+			if t.Flip("stacked") {
+				return []*graph.Node{t.Param(e, m, k)}
+			}
+			var w []*graph.Node
+			for range e {
+				w = append(w, t.Param(m, k))
+			}
+			return w
+		}
+		x := route.Project(route.Dispatch(t.Param(rows, c)), matrices(m, c)...)
+		w := matrices(m, c)
+		back := graph.Apply(graph.Tanh, route.ProjectT(x, w...))
+		weights := graph.Times(mask, graph.Softmax(t.Param(rows, e)))
+		return []*graph.Node{route.Collect(back, weights), x}
+	},
 	"dropout": func(t *Trial) []*graph.Node {
 		x := t.Param(t.Shape("x", 2)...)
 		key := t.Ints(math.MinInt32, math.MaxInt32, 2)

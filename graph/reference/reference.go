@@ -115,6 +115,20 @@ func (m *machine) run(n *graph.Node) error {
 		out = tokenLogProb(op, n, in)
 	case graph.TokenLogProbGrad:
 		out = tokenLogProbGrad(op, n, in)
+	case graph.TopK:
+		out = [][]float64{topK(op, n, in)}
+	case graph.Capacity:
+		out = [][]float64{capacity(op, n, in[0])}
+	case graph.Route:
+		out = route(n, in[0])
+	case graph.Dispatch:
+		out = [][]float64{dispatch(n, in)}
+	case graph.Collect:
+		out = [][]float64{collect(n, in)}
+	case graph.CollectGrad:
+		out = collectGrad(n, in)
+	case graph.GroupedLinear, graph.GroupedLinearT, graph.GroupedOuter:
+		out = grouped(n, in)
 	default:
 		err = fmt.Errorf("no implementation of %T", op)
 	}

@@ -15,6 +15,13 @@ type Batch struct {
 	Tokens     int       // tokens that are no padding
 	Tasks      []int     // number of each row's task
 	Examples   [][]int   // numbers of the examples in each row, by segment
+
+	// What losses need that look at more than tokens.
+	Sequences int            // rows of an example, which follow each other; 0 is 1
+	Labels    []float32      // of each example, as in [Example]
+	Margins   []float32      // of each example
+	Reference []float32      // log-probability of each target under the reference model; nil where there is none
+	Extra     map[string]any // further inputs by name, []float32 or []int32
 }
 
 // sequence is a run of tokens that sees nothing else.

@@ -14,6 +14,10 @@ type Example struct {
 	Weight float32 // factor of the loss of its tokens
 	Pos    Position
 	Task   string
+
+	Cuts   []int   // where further sequences begin that belong to the first but do not see it; see Join
+	Label  float32 // of what is compared: the probability that the first answer is the better one; of a judged answer: 1 or 0
+	Margin float32 // how much better the first answer is
 }
 
 // Supervised returns how many tokens are targets. The first token of an example has nothing before it to be
@@ -61,6 +65,9 @@ func (o *Overlength) UnmarshalText(text []byte) error {
 // Fit makes an example fit into limit tokens (0 is no limit). The problem, if there is one, says what became of it;
 // an example of which nothing trained is left is not returned.
 func Fit(e Example, limit int, o Overlength) ([]Example, *Problem) {
+	if len(e.Cuts) > 0 {
+		return fitSequences(e, limit, o)
+	}
 	if e.Supervised() == 0 {
 		return nil, &Problem{Position: e.Pos, Level: Bad, Reason: fmt.Sprintf("none of its %s is trained", plural(len(e.IDs), "token")), Remedy: "check the roles and the turns that are trained, or remove the record"}
 	}

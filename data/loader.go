@@ -133,6 +133,9 @@ func number01(b bool) uint64 {
 
 // layOut lays the examples of a store into rows.
 func (c LoaderConfig) layOut(s *Store) (Rows, error) {
+	if c.Packing != NoPacking && s.Sequences() > 1 {
+		return Rows{}, fmt.Errorf("data: packing %s: examples of %d sequences that are compared have rows of their own: choose packing none", c.Packing, s.Sequences())
+	}
 	lengths, longest := make([]int, s.Len()), 1
 	for i := range lengths {
 		lengths[i] = s.Tokens(i)
@@ -223,22 +226,36 @@ func (l *Loader) Next() ([]Batch, error) {
 
 // batch reads the examples of some rows.
 func (l *Loader) batch(picks []pick) (Batch, error) {
-	filled := make([][]sequence, len(picks))
-	tasks := make([]int, len(picks))
-	for i, p := range picks {
+	var filled [][]sequence
+	var tasks []int
+	var labels, margins []float32
+	sequences := 1
+	for _, p := range picks {
 		t := &l.tasks[p.task]
-		tasks[i] = int(p.task)
+		var row []sequence
 		for _, s := range t.rows.Row(int(p.row)) {
 			e, err := t.Store.Example(int(s.Example))
 			if err != nil {
 				return Batch{}, err
 			}
-			filled[i] = append(filled[i], sequence{int(s.Example), e.IDs[s.Start:s.End], e.Train[s.Start:s.End], e.Weight * t.Weight})
+			labels, margins = append(labels, e.Label), append(margins, e.Margin)
+			if len(e.Cuts) > 0 {
+				sequences = len(e.Cuts) + 1
+				filled = append(filled, e.rows(int(s.Example), t.Weight)...)
+				continue
+			}
+			row = append(row, sequence{int(s.Example), e.IDs[s.Start:s.End], e.Train[s.Start:s.End], e.Weight * t.Weight})
+		}
+		if row != nil {
+			filled = append(filled, row)
+		}
+		for len(tasks) < len(filled) {
+			tasks = append(tasks, int(p.task))
 		}
 	}
-	b := collate(filled, l.config.Multiple, l.config.PadID)
-	b.Tasks = tasks
-	return b, nil
+	out := collate(filled, l.config.Multiple, l.config.PadID)
+	out.Tasks, out.Sequences, out.Labels, out.Margins = tasks, sequences, labels, margins
+	return out, nil
 }
 
 // Steps returns the optimizer steps of an epoch.

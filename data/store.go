@@ -30,6 +30,9 @@ type Store struct {
 	tasks []string
 	hash  uint64
 	buf   []byte
+
+	sequences int // of every example
+	widest    int // longest sequence
 }
 
 // entry describes an example without reading it.
@@ -55,11 +58,25 @@ func (s *Store) Add(e Example) error {
 	if len(e.IDs) > math.MaxInt32/8 || s.n >= math.MaxInt32 {
 		return fmt.Errorf("data: %s: more tokens or examples than are counted here", e.Pos)
 	}
+	if n := len(e.Cuts) + 1; s.sequences == 0 {
+		s.sequences = n
+	} else if n != s.sequences {
+		return fmt.Errorf("data: example of %s: %s, the examples before it have %d", e.Pos, plural(n, "sequence"), s.sequences)
+	}
+	start := 0
+	for _, end := range append(e.Cuts[:len(e.Cuts):len(e.Cuts)], len(e.IDs)) {
+		if end < start || end > len(e.IDs) {
+			return fmt.Errorf("data: example of %s: cut %d lies outside of its %d tokens", e.Pos, end, len(e.IDs))
+		}
+		s.widest = max(s.widest, end-start)
+		start = end
+	}
 	b := binary.AppendUvarint(s.buf[:0], uint64(intern(&s.files, e.Pos.File)))
 	b = binary.AppendUvarint(b, uint64(e.Pos.Line))
 	b = binary.AppendUvarint(b, uint64(e.Pos.Record))
 	content := len(b)
 	b = binary.LittleEndian.AppendUint32(b, math.Float32bits(e.Weight))
+	b = encodeGroup(b, e)
 	b = encode(b, e)
 	s.buf = b
 	s.hash = xxh3.HashSeed(b[content:], s.hash)
@@ -123,6 +140,12 @@ func (s *Store) Supervised(i int) int { return int(s.entry(i).supervised) }
 
 // Task returns the task of example i.
 func (s *Store) Task(i int) string { return s.tasks[s.entry(i).task] }
+
+// Sequences returns how many sequences every example has, 0 where there are no examples.
+func (s *Store) Sequences() int { return s.sequences }
+
+// Widest returns the length of the longest sequence.
+func (s *Store) Widest() int { return s.widest }
 
 // Digest identifies the examples, their order and their weights, but not the places that they come from.
 func (s *Store) Digest() uint64 { return s.hash }
@@ -205,6 +228,10 @@ func decode(b []byte, tokens int) (e Example, file uint64, err error) {
 	}
 	e.Weight = math.Float32frombits(binary.LittleEndian.Uint32(b))
 	b = b[4:]
+	b, err = decodeGroup(b, &e, tokens)
+	if err != nil || tokens > len(b) {
+		return Example{}, 0, errStored
+	}
 	e.IDs, e.Train = make([]int32, tokens), make([]bool, tokens)
 	for i := range e.IDs {
 		e.IDs[i] = int32(next())

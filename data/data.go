@@ -75,9 +75,11 @@ type Record struct {
 	Chosen   Part
 	Rejected Part
 	Margin   *float64 // how much better Chosen is, where the file says so
-	Label    bool
-	Steps    []Step
-	Segments []Segment
+	// Probability is how certain it is that Chosen is better, where the file says so.
+	Probability *float64
+	Label       bool
+	Steps       []Step
+	Segments    []Segment
 }
 
 // Part is one side of a record: messages, or text that no chat template touches.

@@ -88,7 +88,7 @@ var aliases = map[string][]string{
 // known are all column names that a mapping may give a place to.
 var known = []string{
 	"messages", "tools", "system", "instruction", "input", "output", "history", "text", "prompt", "completion",
-	"chosen", "rejected", "label", "margin", "completions", "labels", "segments",
+	"chosen", "rejected", "label", "margin", "probability", "completions", "labels", "segments",
 }
 
 // fields reads the columns of one row under the names that the data set gives them.

@@ -21,8 +21,14 @@ func readPreference(f *fields) (Record, error) {
 	if err != nil {
 		return r, err
 	}
-	if r.Margin, err = f.margin(); err != nil {
+	if r.Margin, err = f.quantity("margin"); err != nil {
 		return r, err
+	}
+	if r.Probability, err = f.quantity("probability"); err != nil {
+		return r, err
+	}
+	if p := r.Probability; p != nil && !(*p >= 0 && *p <= 1) {
+		return r, bad("write how certain it is that chosen is better, from 0 to 1", "probability: want 0 to 1, have %g", *p)
 	}
 	var prompt turns
 	var text string
@@ -140,9 +146,9 @@ func commonStart(a, b string) int {
 	return n
 }
 
-// margin reads how much better the chosen answer is.
-func (f *fields) margin() (*float64, error) {
-	name, value, ok := f.lookup("margin")
+// quantity reads a number that a record may leave out.
+func (f *fields) quantity(column string) (*float64, error) {
+	name, value, ok := f.lookup(column)
 	if !ok {
 		return nil, nil
 	}

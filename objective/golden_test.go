@@ -293,18 +293,18 @@ func (c dpoCase) run(t *testing.T, o Preference, all map[string]golden.Tensor, r
 		policy := b.trained("policy_logps")
 		n := policy.Dim(0) / 2
 		half := func(x *graph.Node, i int) *graph.Node { return graph.SliceAxis(x, 0, i*n, (i+1)*n) }
+		reference := b.given("ref_logps")
+		if c.LongTail.set {
+			w := LongTail(values["mask"].F32, cols-1, c.LongTail.or(1), func(row int) int { return (row + n) % (2 * n) })
+			tail := b.Floats(w, 2*n, cols-1)
+			policy, reference = graph.Times(policy, tail), graph.Times(reference, tail)
+		}
 		side := func(i int) Answers {
 			return Answers{
-				LogProbsBT: half(policy, i), ReferenceBT: half(b.given("ref_logps"), i), MaskBT: half(b.given("mask"), i),
+				LogProbsBT: half(policy, i), ReferenceBT: half(reference, i), MaskBT: half(b.given("mask"), i),
 				LengthB: half(b.given("length"), i), SquaresBT: half(b.given("log_sum_sq_probs"), i),
 			}
 		}
-		var wc, wr *graph.Node
-		if c.LongTail.set {
-			w := LongTail(values["mask"].F32, n, cols-1, c.LongTail.or(1))
-			weights := b.Floats(w, 2*n, cols-1)
-			wc, wr = half(weights, 0), half(weights, 1)
-		}
-		return o.Loss(side(0), side(1), nil, wc, wr)
+		return o.Loss(side(0), side(1), nil)
 	})
 }

@@ -29,7 +29,7 @@ func TestGoldenKTO(t *testing.T) {
 			mask := shifted(all[c.Inputs+"/completion_mask"])
 			loss, out := evaluate(t, all, func(b *bench) *graph.Node {
 				ratio := func(policy, reference *graph.Node) *graph.Node {
-					return Answers{LogProbsBT: policy, ReferenceBT: reference}.ratio(nil)
+					return Answers{LogProbsBT: policy, ReferenceBT: reference}.Ratio()
 				}
 				x := ratio(b.trained(c.Inputs+"/policy_logps"), b.given(c.Inputs+"/ref_logps"))
 				kl := ratio(b.given(c.Inputs+"/policy_kl_logps"), b.given(c.Inputs+"/ref_kl_logps"))

@@ -148,7 +148,7 @@ func (o Policy) count(maskBT *graph.Node) *graph.Node {
 
 // masked sums the rows over the mask, as a column.
 func masked(xBT, maskBT *graph.Node) *graph.Node {
-	return graph.Reshape(rowSum(xBT, maskBT), -1, 1)
+	return graph.Reshape(graph.Sum(graph.Times(xBT, maskBT), -1), -1, 1)
 }
 
 // lengths are the rows' tokens in the mask, at least 1, as a column.

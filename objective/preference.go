@@ -19,18 +19,8 @@ type Answers struct {
 	SquaresBT   *graph.Node // log Σp² over the vocabulary, for Weighting alone
 }
 
-// ratio returns Σ w·(log p − log p of the reference) of each answer; w may be nil.
-func (a Answers) ratio(wBT *graph.Node) *graph.Node {
-	return rowSum(graph.Minus(a.LogProbsBT, a.ReferenceBT), wBT)
-}
-
-// rowSum sums over the positions, each times its weight where weights are given.
-func rowSum(xBT, wBT *graph.Node) *graph.Node {
-	if wBT != nil {
-		xBT = graph.Times(xBT, wBT)
-	}
-	return graph.Sum(xBT, -1)
-}
+// Ratio returns log p − log p of the reference of each answer.
+func (a Answers) Ratio() *graph.Node { return graph.Sum(graph.Minus(a.LogProbsBT, a.ReferenceBT), -1) }
 
 // Term is one loss of a weighted sum.
 type Term struct {
@@ -53,12 +43,11 @@ type Preference struct {
 // pairs is what the losses of pairs are made of: for each of B pairs the log-ratios to the reference.
 type pairs struct {
 	Preference
-	chosen, rejected   Answers
-	cB, rB             *graph.Node // log-ratios of the chosen and the rejected answer
-	dB                 *graph.Node // f(c) − f(r)
-	betaD              *graph.Node
-	labelB             *graph.Node
-	weightsC, weightsR *graph.Node
+	chosen, rejected Answers
+	cB, rB           *graph.Node // log-ratios of the chosen and the rejected answer
+	dB               *graph.Node // f(c) − f(r)
+	betaD            *graph.Node
+	labelB           *graph.Node
 }
 
 // losses by name: each gives a value per pair, or for sft one for all.
@@ -114,8 +103,8 @@ var losses = map[string]func(p pairs) *graph.Node{
 	},
 	// Melnyk et al. 2024 (2406.05882): the distributions of a batch are compared, not its pairs.
 	"aot": func(p pairs) *graph.Node {
-		policy := graph.Minus(rowSum(p.chosen.LogProbsBT, p.weightsC), rowSum(p.rejected.LogProbsBT, p.weightsR))
-		reference := graph.Minus(rowSum(p.chosen.ReferenceBT, p.weightsC), rowSum(p.rejected.ReferenceBT, p.weightsR))
+		policy := graph.Minus(graph.Sum(p.chosen.LogProbsBT, -1), graph.Sum(p.rejected.LogProbsBT, -1))
+		reference := graph.Minus(graph.Sum(p.chosen.ReferenceBT, -1), graph.Sum(p.rejected.ReferenceBT, -1))
 		return smoothed(graph.Scale(graph.Minus(sorted(policy), sorted(reference)), p.Beta), p.Smoothing)
 	},
 	"aot_unpaired": func(p pairs) *graph.Node {
@@ -165,11 +154,9 @@ func (o Preference) Validate() error {
 }
 
 // Loss returns the mean over the pairs of the weighted losses. labelB is the probability that the chosen answer is the
-// better one, which the sigmoid loss weighs both directions by; nil is certainty. weightsC and weightsR, nil for 1, are
-// factors of the log-ratios of single tokens (LD-DPO, Liu et al. 2024, arXiv 2409.06411).
-func (o Preference) Loss(chosen, rejected Answers, labelB, weightsC, weightsR *graph.Node) *graph.Node {
-	p := pairs{Preference: o, chosen: chosen, rejected: rejected, labelB: labelB, weightsC: weightsC, weightsR: weightsR}
-	p.cB, p.rB = chosen.ratio(weightsC), rejected.ratio(weightsR)
+// better one, which the sigmoid loss weighs both directions by; nil is certainty.
+func (o Preference) Loss(chosen, rejected Answers, labelB *graph.Node) *graph.Node {
+	p := pairs{Preference: o, chosen: chosen, rejected: rejected, labelB: labelB, cB: chosen.Ratio(), rB: rejected.Ratio()}
 	p.dB = graph.Minus(o.divergence(p.cB), o.divergence(p.rB))
 	p.betaD = graph.Scale(p.dB, o.Beta)
 	var sum *graph.Node
@@ -261,24 +248,23 @@ func sorted(xB *graph.Node) *graph.Node {
 }
 
 // LongTail returns the factors of single tokens by which LD-DPO makes long answers count less: 1 up to the length of
-// the shorter answer of the pair, alpha after it, 0 outside of the answers. mask holds the chosen answers, then the rejected ones, pairs rows each.
-func LongTail(mask []float32, pairs, cols int, alpha float32) []float32 {
-	lengths := make([]int, 2*pairs)
+// the shorter answer of the pair, alpha after it (Liu et al. 2024, arXiv 2409.06411), 0 outside of the answers. partner gives the row of the other answer.
+func LongTail(mask []float32, cols int, alpha float32, partner func(row int) int) []float32 {
+	lengths := make([]int, len(mask)/cols)
 	for i, m := range mask {
 		if m != 0 {
 			lengths[i/cols]++
 		}
 	}
 	out := make([]float32, len(mask))
-	for r := range lengths {
-		n, short := 0, min(lengths[r], lengths[(r+pairs)%(2*pairs)])
-		for c := range cols {
-			i := r*cols + c
+	for r, n := range lengths {
+		short, seen := min(n, lengths[partner(r)]), 0
+		for i := r * cols; i < (r+1)*cols; i++ {
 			if mask[i] == 0 {
 				continue
 			}
 			out[i] = 1
-			if n++; n > short {
+			if seen++; seen > short {
 				out[i] = alpha
 			}
 		}

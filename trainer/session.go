@@ -29,6 +29,7 @@ type Session struct {
 	Examples *data.Store
 	Held     *data.Store
 	plan     engine.Memory
+	cache    string // directory for what may be computed again
 }
 
 // Files are the places that a configuration's names stand for.
@@ -38,13 +39,14 @@ type Files struct {
 	// Records and Held, where Records is not nil, take the place of the data that the configuration names: they never
 	// stand in a file.
 	Records, Held []data.Record
+	Cache   string    // directory for what may be computed again, such as the reference; empty for none
 }
 
 // Prepare puts a run together: it opens the base, reads and renders the data, grafts the method, loads the weights
 // and plans the memory of the largest batch. Nothing is written. All that is wrong with the data stands in the
 // ledger, which is there with an error too.
 func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) {
-	s = &Session{Config: c, Ledger: &data.Ledger{Mode: c.BadRecords}, Examples: data.NewStore("", math.MaxInt), Held: data.NewStore("", math.MaxInt)}
+	s = &Session{Config: c, cache: f.Cache, Ledger: &data.Ledger{Mode: c.BadRecords}, Examples: data.NewStore("", math.MaxInt), Held: data.NewStore("", math.MaxInt)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -130,6 +132,13 @@ func (s *Session) read(ctx context.Context, objective tune.Objective, f Files) e
 			return err
 		}
 	}
+	if r, ok := objective.(tune.Rearranger); ok {
+		for _, store := range []**data.Store{&s.Examples, &s.Held} {
+			if *store, err = r.Rearrange(*store); err != nil {
+				return err
+			}
+		}
+	}
 	if s.Examples.Len() == 0 {
 		return errors.New("data: no example is left to train on; see the list of problems above")
 	}
@@ -208,7 +217,7 @@ func (s *Session) stepper(objective tune.Objective) (*Stepper, error) {
 	}
 	return NewStepper(StepConfig{
 		Model: s.Model, Backend: s.Backend, Objective: objective, Optimizer: o, Schedule: course, Clip: c.Clip,
-		Recompute: c.Recompute, ForwardOnly: c.ForwardOnly, Seed: c.Seed, Parallel: Parallel,
+		Recompute: c.Recompute, ForwardOnly: c.ForwardOnly, Seed: c.Seed, Parallel: Parallel, Continues: c.Adapter != "",
 		Group: func(name string) int { return of[name] },
 	})
 }
@@ -255,7 +264,7 @@ func (s *Session) batches(store *data.Store, most int) ([]data.Batch, error) {
 			return nil, err
 		}
 		for _, b := range step {
-			n += b.Rows
+			n += b.Rows / max(1, b.Sequences)
 			out = append(out, b)
 		}
 	}
@@ -289,10 +298,7 @@ func (s *Session) Plan() engine.Memory { return s.plan }
 
 // fits plans the largest batch. The plan is exact, so a run that starts does not run out of memory later.
 func (s *Session) fits() error {
-	longest := 0
-	for i := range s.Examples.Len() {
-		longest = max(longest, s.Examples.Tokens(i))
-	}
+	longest := s.Examples.Widest()
 	if n, context := s.Model.Sites.Prefix, s.Model.Config.MaxPositions; longest+n > context {
 		return fmt.Errorf("max_length: want at most %d, since %d virtual tokens take a part of the context of %d; have an example of %d", context-n, n, context, longest)
 	}
@@ -300,14 +306,19 @@ func (s *Session) fits() error {
 		longest = min(s.Config.MaxLength, s.Model.Config.MaxPositions)
 	}
 	cols := (longest + 31) / 32 * 32
-	plan, err := s.Memory(s.Config.BatchSize, cols)
+	sequences := max(1, s.Examples.Sequences())
+	plan, err := s.memory(data.Batch{Rows: s.Config.BatchSize * sequences, Cols: cols, Sequences: sequences})
 	if err != nil {
 		return err
 	}
 	// The evaluations have programs of their own, in the same memory.
-	for _, batches := range s.Eval {
+	for split, batches := range s.Eval {
+		kind := forward
+		if split == runs.General {
+			kind = language
+		}
 		for _, b := range batches {
-			p, err := s.programs.get(forward, b.Rows, b.Cols)
+			p, err := s.programs.get(kind, b)
 			if err != nil {
 				return err
 			}

@@ -26,6 +26,8 @@ type Stepper struct {
 	sums      [][]float32 // gradients of the accumulation, one per parameter
 	step      int         // optimizer steps made
 	probe     *probe      // of forward-only steps; nil for gradients by the backward pass
+	known     references
+	continues bool // the reference is the model with its grafts as they were at the start
 }
 
 // StepConfig is what a Stepper is made of.
@@ -41,15 +43,16 @@ type StepConfig struct {
 	// ForwardOnly estimates the gradient from two forward passes instead of a backward pass.
 	ForwardOnly bool
 	Seed      uint64                // of the dropouts
+	Continues bool                  // the grafts hold what another run has trained, which is then the reference
 	Parallel  optim.Parallel        // as given to the optimizer
 }
 
 // NewStepper returns a stepper that stands before the first step.
 func NewStepper(c StepConfig) (*Stepper, error) {
 	s := &Stepper{
-		programs:  programs{model: c.Model, backend: c.Backend, objective: c.Objective, recompute: c.Recompute, cache: engine.NewCache(16)},
+		programs:  programs{model: c.Model, backend: c.Backend, objective: c.Objective, recompute: c.Recompute, cache: engine.NewCache(16), shared: map[string]bool{}, inputs: map[string]bool{}},
 		tensors:   c.Model.Trained(),
-		optimizer: c.Optimizer, schedule: c.Schedule, clip: c.Clip, seed: c.Seed, parallel: c.Parallel,
+		optimizer: c.Optimizer, schedule: c.Schedule, clip: c.Clip, seed: c.Seed, parallel: c.Parallel, continues: c.Continues, known: references{},
 	}
 	if s.parallel == nil {
 		s.parallel = func(n int, f func(lo, hi int)) { f(0, n) }
@@ -78,6 +81,7 @@ type StepResult struct {
 	LR         float64
 	Tokens     int // without padding
 	Supervised int
+	Values     map[string]float64 // metrics of the objective
 }
 
 // ErrDiverged is the loss or the gradient of a step that is no number.
@@ -88,12 +92,19 @@ func (s *Stepper) Step(ctx context.Context, batches []data.Batch) (StepResult, e
 	r := StepResult{Step: s.step + 1}
 	var total float64
 	for _, b := range batches {
-		total += weight(b)
+		total += s.programs.weight(b)
 		r.Tokens += b.Tokens
 		r.Supervised += b.Supervised
 	}
 	if total == 0 {
 		return r, errors.New("no token of the step is supervised")
+	}
+	for i, b := range batches {
+		b, err := s.refer(ctx, b)
+		if err != nil {
+			return r, err
+		}
+		batches[i] = b
 	}
 	if err := s.gradients(ctx, batches, total, &r); err != nil {
 		return r, err
@@ -126,24 +137,26 @@ func (s *Stepper) gradients(ctx context.Context, batches []data.Batch, total flo
 		r.Loss, err = s.estimate(ctx, batches)
 		return err
 	}
+	v := newValues()
 	for i, b := range batches {
-		sum, err := s.accumulate(ctx, b, i, len(batches), total)
+		sum, err := s.accumulate(ctx, b, i, len(batches), total, v)
 		if err != nil {
 			return err
 		}
 		r.Loss += sum / total
 	}
+	r.Values = v.means()
 	return nil
 }
 
 // accumulate runs batch i of n and adds its gradients, already divided by the total weight. The gradients of a
 // single batch stay in the program's memory; those of several are summed apart, since the program runs again.
-func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total float64) (sum float64, err error) {
-	program, err := s.programs.get(backward, b.Rows, b.Cols)
+func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total float64, v values) (sum float64, err error) {
+	program, err := s.programs.get(backward, b)
 	if err != nil {
 		return 0, err
 	}
-	in := feeds(b)
+	in := s.programs.feeds(b)
 	in["scale"] = []float32{float32(1 / total)}
 	key := s.seed ^ uint64(s.step)*0x9e3779b97f4a7c15 + uint64(i)
 	in["dropout"] = []int32{int32(key), int32(key >> 32)}
@@ -172,35 +185,71 @@ func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total 
 			p.Grad[j] += g
 		}
 	}
+	v.add(&s.programs, program, s.programs.weight(b))
 	return float64(program.Output("sum")[0]), nil
 }
 
 func finite(x float64) bool { return !math.IsNaN(x) && !math.IsInf(x, 0) }
 
-// Loss returns the mean loss over the supervised tokens of batches, without dropout and without a step.
+// Loss returns the mean loss of batches, without dropout and without a step.
 func (s *Stepper) Loss(ctx context.Context, batches []data.Batch) (float64, error) {
+	loss, _, err := s.Measure(ctx, batches)
+	return loss, err
+}
+
+// Measure is Loss with the objective's metrics.
+func (s *Stepper) Measure(ctx context.Context, batches []data.Batch) (loss float64, metrics map[string]float64, err error) {
+	var sum, total float64
+	v := newValues()
+	for i, b := range batches {
+		if b, err = s.refer(ctx, b); err != nil {
+			return 0, nil, err
+		}
+		batches[i] = b
+		part, err := s.programs.loss(ctx, b, v)
+		if err != nil {
+			return 0, nil, err
+		}
+		sum += part
+		total += s.programs.weight(b)
+	}
+	if total == 0 {
+		return 0, nil, errors.New("no token is supervised")
+	}
+	return sum / total, v.means(), nil
+}
+
+// TextLoss returns the mean loss of batches as text, whatever the objective.
+func (s *Stepper) TextLoss(ctx context.Context, batches []data.Batch) (float64, error) {
 	var sum, total float64
 	for _, b := range batches {
-		part, err := s.programs.loss(ctx, b)
+		program, err := s.programs.get(language, b)
 		if err != nil {
 			return 0, err
 		}
-		sum += part
+		if err := program.Run(ctx, tokens(b)); err != nil {
+			return 0, err
+		}
+		sum += float64(program.Output("sum")[0])
 		total += weight(b)
 	}
 	if total == 0 {
-		return 0, errors.New("no token is supervised")
+		return 0, errors.New("the text has no token to predict")
 	}
 	return sum / total, nil
 }
 
 // Memory returns the memory of the pass over a batch of the shape, known before it runs.
 func (s *Stepper) Memory(rows, cols int) (engine.Memory, error) {
+	return s.memory(data.Batch{Rows: rows, Cols: cols})
+}
+
+func (s *Stepper) memory(b data.Batch) (engine.Memory, error) {
 	kind := backward
 	if s.probe != nil {
 		kind = forward
 	}
-	p, err := s.programs.get(kind, rows, cols)
+	p, err := s.programs.get(kind, b)
 	if err != nil {
 		return engine.Memory{}, err
 	}

@@ -6,15 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"tunesmith/checkpoint"
 	"tunesmith/data"
 	"tunesmith/runs"
+	"tunesmith/tune"
 )
 
 // Schedule of the loop, in optimizer steps; 0 is never, for LogEvery always.
@@ -37,6 +40,7 @@ type Trainer struct {
 	Progress func(Progress)
 
 	tokens int64 // supervised, so far
+	warned bool  // by the objective
 	best   best
 	drift  drift
 }
@@ -48,7 +52,7 @@ type Progress struct {
 	Epoch           float64
 	TokensPerSecond float64
 	Left            time.Duration
-	Evals           map[string]float64 // losses by split, where this step evaluated
+	Evals           map[string]float64 // losses by split and metrics by split/name, where this step evaluated
 	Saved           string             // directory of the checkpoint, where this step wrote one
 }
 
@@ -109,10 +113,14 @@ func (t *Trainer) after(ctx context.Context, p *Progress) error {
 		err := t.Run.Metric(runs.Metric{
 			Step: p.Step, Split: runs.Train, Epoch: p.Epoch, Loss: runs.Number(p.Loss), LR: runs.Number(p.LR),
 			GradNorm: runs.Number(p.GradNorm), Tokens: t.tokens, TokensPerSecond: runs.Number(p.TokensPerSecond),
+			Values: numbers(p.Values),
 		})
 		if err != nil {
 			return err
 		}
+	}
+	if err := t.watch(p.StepResult); err != nil {
+		return err
 	}
 	improved := false
 	if due(p.Step, t.Schedule.EvalEvery) || last {
@@ -135,20 +143,44 @@ func (t *Trainer) after(ctx context.Context, p *Progress) error {
 	return nil
 }
 
+// watch lets the objective look at a step and notes its warning, the first of a run.
+func (t *Trainer) watch(r StepResult) error {
+	w, ok := t.programs.objective.(tune.Watcher)
+	if !ok || t.warned {
+		return nil
+	}
+	message := w.Watch(r.Values)
+	if message == "" {
+		return nil
+	}
+	t.warned = true
+	slog.Warn(message, "step", r.Step)
+	return t.Run.Event(runs.Event{Step: r.Step, Kind: runs.EventWarning, Message: message})
+}
+
 func due(step, every int) bool { return every > 0 && step%every == 0 }
 
-// Losses returns the mean loss of every evaluation split.
+// Losses returns the mean loss of every evaluation split, and the objective's metrics on what is held out as
+// split/name. General text is measured as text, whatever the objective.
 func (t *Trainer) Losses(ctx context.Context) (map[string]float64, error) {
 	out := map[string]float64{}
 	for split, batches := range t.Eval {
 		if len(batches) == 0 {
 			continue
 		}
-		loss, err := t.Loss(ctx, batches)
+		var err error
+		if split == runs.General {
+			out[split], err = t.TextLoss(ctx, batches)
+		} else {
+			var metrics map[string]float64
+			out[split], metrics, err = t.Measure(ctx, batches)
+			for name, v := range metrics {
+				out[split+"/"+name] = v
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
-		out[split] = loss
 	}
 	return out, nil
 }
@@ -160,12 +192,33 @@ func (t *Trainer) Evaluate(ctx context.Context) (map[string]float64, error) {
 		return nil, err
 	}
 	for _, split := range slices.Sorted(maps.Keys(losses)) {
-		err := t.Run.Metric(runs.Metric{Step: t.step, Split: split, Epoch: t.Loader.Epoch(), Loss: runs.Number(losses[split]), Tokens: t.tokens})
+		if strings.Contains(split, "/") {
+			continue
+		}
+		values := map[string]float64{}
+		for name, v := range losses {
+			if rest, ok := strings.CutPrefix(name, split+"/"); ok {
+				values[rest] = v
+			}
+		}
+		err := t.Run.Metric(runs.Metric{Step: t.step, Split: split, Epoch: t.Loader.Epoch(), Loss: runs.Number(losses[split]), Tokens: t.tokens, Values: numbers(values)})
 		if err != nil {
 			return nil, err
 		}
 	}
 	return losses, nil
+}
+
+// numbers gives metrics the form of the files.
+func numbers(values map[string]float64) map[string]runs.Number {
+	if len(values) == 0 {
+		return nil
+	}
+	out := map[string]runs.Number{}
+	for name, v := range values {
+		out[name] = runs.Number(v)
+	}
+	return out
 }
 
 // stopped saves what a cancelled run has reached; other errors pass.

@@ -78,6 +78,23 @@ func (p *progress) show(s trainer.Progress) {
 	fmt.Fprint(p.app.err, "\r"+line+strings.Repeat(" ", pad)+end)
 }
 
+// note shows how far something has come that is no step.
+func (p *progress) note(format string, done, all int) {
+	live := terminal(p.app.err)
+	if wait := time.Since(p.last); done < all && (live && wait < 100*time.Millisecond || !live && wait < 10*time.Second) {
+		return
+	}
+	p.last = time.Now()
+	line := fmt.Sprintf(format, done, all)
+	if live {
+		line = "\r" + line
+	}
+	if !live || done >= all {
+		line += "\n"
+	}
+	fmt.Fprint(p.app.err, line)
+}
+
 // short shows a time to the unit that matters.
 func short(d time.Duration) string {
 	switch {

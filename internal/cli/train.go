@@ -157,7 +157,7 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 		defer stop()
 		ctx = watched
 	}
-	e.session, err = trainer.Prepare(ctx, c, trainer.Files{Model: path, General: general()})
+	e.session, err = trainer.Prepare(ctx, c, trainer.Files{Model: path, General: general(), Cache: referenceCache()})
 	a.problems(e.session.Ledger)
 	if err != nil {
 		return err
@@ -174,6 +174,10 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 	}
 	e.session.Run = e.dir
 	e.describe()
+	p := progress{app: a}
+	if err := e.session.Refer(ctx, func(n, all int) { p.note("reference of %d/%d examples", n, all) }); err != nil {
+		return err
+	}
 	if resume {
 		if err := e.restore(ctx); err != nil {
 			return err
@@ -181,7 +185,6 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 	} else if err := e.begin(ctx); err != nil {
 		return err
 	}
-	p := progress{app: a}
 	e.session.Progress = p.show
 	if err := e.session.Train(ctx); err != nil {
 		return e.failed(ctx, err)
@@ -336,6 +339,25 @@ func (e *experiment) compare(was, now map[string]float64) {
 			e.outcome = append(e.outcome, runs.Outcome{Name: row.name, Before: runs.Number(b), After: runs.Number(now[row.split]), Better: "down"})
 		}
 	}
+	for _, m := range e.session.Measures() {
+		key := runs.Eval + "/" + m.Name
+		if b, ok := was[key]; ok {
+			o := runs.Outcome{Name: "held-out " + m.Title, Before: runs.Number(b), After: runs.Number(now[key]), Better: m.Better}
+			if m.Share {
+				o.Unit = "%"
+			}
+			e.outcome = append(e.outcome, o)
+		}
+	}
+}
+
+// referenceCache is the folder for the log-probabilities of reference models, empty where the system names none.
+func referenceCache() string {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "tunesmith", "reference")
 }
 
 // save writes the adapter, or the whole model where the method has no adapter file.

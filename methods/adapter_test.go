@@ -119,3 +119,26 @@ func sameFiles(t *testing.T, a, b string) bool {
 	}
 	return true
 }
+
+func TestAdapterCount(t *testing.T) {
+	with := func(f func(o *Adapter)) *Adapter {
+		o := &Adapter{Name: "a", Places: "feed_forward", Input: "sum", Reduction: 16, Function: "relu", Scale: 1, Scaling: "fixed", Init: "zero"}
+		f(o)
+		return o
+	}
+	checkCounts(t, []countCase{ // places · (2 · hidden · m + m + hidden), m = hidden / reduction
+		{"Pfeiffer", smollm2, with(func(*Adapter) {}), 1_262_520},
+		{"Houlsby", smollm2, with(func(o *Adapter) { o.Places = "both" }), 2_525_040},
+		{"Pfeiffer on Llama-3 8B", llama8b, with(func(*Adapter) {}), 67_248_128},
+		{"parallel", smollm2, with(func(o *Adapter) { o.Input, o.Reduction = "residual", 2 }), 9_979_200},
+		{"Houlsby, 64 wide", smollm2, with(func(o *Adapter) { o.Places, o.Reduction = "both", 9 }), 4_462_080},
+	})
+}
+
+func TestAdapterRefuses(t *testing.T) {
+	m := small(t)
+	refuses(t, m, &Adapter{Name: "a.b"}, `name: want letters and digits without points, have "a.b"`)
+	refuses(t, m, &Adapter{Name: "a", LeaveOut: []int{2}}, "leave_out: want numbers from 0 to 1, have 2")
+	refuses(t, m, &Adapter{Name: "a", Reduction: 16, LeaveOut: []int{0, 1}}, "leave_out: [0 1] leaves no layer")
+	refuses(t, m, &Adapter{Name: "a", Reduction: 0.01}, "reduction: want at least 0.25 in layer 0, have 0.01")
+}

@@ -88,8 +88,8 @@ func TestGoldenPEFT(t *testing.T) {
 		kinds[m.PEFT] = m.PEFT != ""
 	}
 	for _, name := range golden.Cases(t, dir, filepath.Join("adapter", "adapter_config.json")) {
-		if virtual(t, filepath.Join(dir, name)) {
-			continue // see TestGoldenPrompts
+		if kind := peftType(t, filepath.Join(dir, name)); kind == "" || virtual(kind) {
+			continue // see TestGoldenBottleneck, TestGoldenPrompts
 		}
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(dir, name)

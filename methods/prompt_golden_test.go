@@ -14,12 +14,17 @@ import (
 	"tunesmith/tune"
 )
 
-// virtual reports whether the adapter of a case is virtual tokens of PEFT.
-func virtual(t *testing.T, path string) bool {
+// peftType returns the peft_type of a case's adapter.
+func peftType(t *testing.T, path string) string {
 	t.Helper()
 	var config tune.PEFTConfig
 	golden.JSON(t, filepath.Join(path, "adapter", "adapter_config.json"), &config)
 	kind, _ := tune.Key(config, "peft_type", "")
+	return kind
+}
+
+// virtual reports whether adapters of a peft_type are virtual tokens.
+func virtual(kind string) bool {
 	return slices.Contains([]string{"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"}, kind)
 }
 
@@ -35,7 +40,7 @@ func TestGoldenPrompts(t *testing.T) {
 	dir := golden.Dir(t, "peft")
 	for _, name := range golden.Cases(t, dir, filepath.Join("adapter", "adapter_config.json")) {
 		path := filepath.Join(dir, name)
-		if !virtual(t, path) {
+		if !virtual(peftType(t, path)) {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {

@@ -36,6 +36,9 @@ const taskType = "CAUSAL_LM"
 // peftVersion is the version of PEFT whose layout is written.
 const peftVersion = "0.21.2"
 
+// hubVersion is the version of the adapters library whose layout is written.
+const hubVersion = "adapters.1.3.0"
+
 // Adapter is an adapter directory in PEFT's layout: a method, its options, and the values of what it trained.
 type Adapter struct {
 	Dir     string
@@ -82,6 +85,11 @@ func openAdapter(dir string) (*Adapter, error) {
 	if a.Base, err = Key(c, "base_model_name_or_path", ""); err != nil {
 		return nil, err
 	}
+	if a.Base == "" {
+		if a.Base, err = Key(c, "model_name", ""); err != nil {
+			return nil, err
+		}
+	}
 	if task, err := Key(c, "task_type", taskType); err != nil || task != taskType {
 		return nil, fmt.Errorf("%s: task_type: want %s or none, have %s", adapterConfig, taskType, c["task_type"])
 	}
@@ -93,7 +101,11 @@ func openAdapter(dir string) (*Adapter, error) {
 	if err := a.readOrigin(c); err != nil {
 		return nil, fmt.Errorf("%s: %w", adapterOrigin, err)
 	}
-	path := filepath.Join(dir, adapterWeights)
+	kind, err := c.kind()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, weightsFile(kind))
 	if _, err := os.Stat(path); err != nil {
 		path = dir // whose reader says what is there instead
 	}
@@ -101,7 +113,13 @@ func openAdapter(dir string) (*Adapter, error) {
 		return nil, fmt.Errorf("%w%s", err, adapterAdvice)
 	}
 	for _, name := range a.file.Names() {
-		a.tensors[plainName(name)], _ = a.file.Tensor(name)
+		param := plainName(name)
+		if n, ok := a.Options.(FileNamer); ok {
+			param = n.Param(name)
+		}
+		if param != "" {
+			a.tensors[param], _ = a.file.Tensor(name)
+		}
 	}
 	return a, nil
 }
@@ -275,6 +293,7 @@ func shorten(errs []error) []error {
 type AdapterInfo struct {
 	Base     string // name or path of the base
 	Revision string // of the base, empty for none
+	Type     string // model_type of the base, empty where nobody says
 	Contract string // of the chat template
 	Version  string // of the program
 	Card     string // Markdown that follows the head of the model card: what it was trained on, and how it does
@@ -300,10 +319,16 @@ func SaveAdapter(dir string, graft any, sites *site.Map, store *engine.Store, in
 		tensors = Tensors(sites.Trainable(), value)
 	}
 	config := w.PEFT()
-	for key, v := range map[string]any{
-		"auto_mapping": nil, "base_model_name_or_path": orNull(info.Base), "inference_mode": true,
-		"peft_version": peftVersion, "revision": orNull(info.Revision), "task_type": taskType,
-	} {
+	weights := adapterWeights
+	about := map[string]any{"base_model_name_or_path": orNull(info.Base), "revision": orNull(info.Revision)}
+	switch _, hub := config["config"]; {
+	case config["peft_type"] != nil:
+		maps.Copy(about, map[string]any{"auto_mapping": nil, "inference_mode": true, "peft_version": peftVersion, "task_type": taskType})
+	case hub:
+		weights = weightsFile(hubLayout)
+		about = map[string]any{"model_name": orNull(info.Base), "model_type": orNull(info.Type), "version": hubVersion}
+	}
+	for key, v := range about {
 		if _, ok := config[key]; !ok {
 			config[key] = v
 		}
@@ -323,7 +348,7 @@ func SaveAdapter(dir string, graft any, sites *site.Map, store *engine.Store, in
 		return errors.Join(
 			writeJSON(filepath.Join(tmp, adapterConfig), config),
 			writeJSON(filepath.Join(tmp, adapterOrigin), origin),
-			checkpoint.WriteSafetensors(filepath.Join(tmp, adapterWeights), tensors, map[string]string{"format": "pt"}),
+			checkpoint.WriteSafetensors(filepath.Join(tmp, weights), tensors, map[string]string{"format": "pt"}),
 			os.WriteFile(filepath.Join(tmp, adapterCard), []byte(info.card()), 0o666),
 		)
 	})

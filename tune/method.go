@@ -32,7 +32,8 @@ type Method struct {
 	// New returns the method's options with their defaults: a pointer to a struct that is the method's section of a
 	// run file and implements the axis' interface.
 	New func() any
-	// PEFT is the peft_type of the adapter files that the method reads; its options then implement PEFTReader.
+	// PEFT is the kinds of adapter files that the method reads, separated by spaces: PEFT's peft_type, adapters/ and an
+	// architecture of the adapters library, or tunesmith/ and the method's name. Its options then implement PEFTReader.
 	PEFT string
 	// Moved says that the first step does not start from the base: virtual positions take attention before they are
 	// trained.
@@ -122,7 +123,14 @@ type PEFTReader interface {
 	ReadPEFT(c PEFTConfig) error
 }
 
-// PEFTWriter is a graft that is saved in PEFT's layout.
+// FileNamer is a PEFTReader whose files name tensors otherwise than the parameters.
+type FileNamer interface {
+	// Param returns the parameter that a tensor of the file is, empty for a copy of another tensor.
+	Param(tensor string) string
+}
+
+// PEFTWriter is a graft that is saved as an adapter: in PEFT's layout, in that of the adapters library where the keys
+// hold its config, or in our own.
 type PEFTWriter interface {
 	// PEFT returns the keys of adapter_config.json that are the method's own.
 	PEFT() map[string]any

@@ -21,17 +21,15 @@ func ParsePEFT(text []byte) (Method, Parameters, error) {
 	if err := json.Unmarshal(text, &c); err != nil {
 		return Method{}, nil, fmt.Errorf("adapter_config.json: %w", err)
 	}
-	kind, err := Key(c, "peft_type", "")
+	kind, err := c.kind()
 	if err != nil {
 		return Method{}, nil, err
 	}
 	var known []string
 	for _, m := range registry {
-		if m.PEFT == "" {
-			continue
-		}
-		known = append(known, m.PEFT)
-		if m.PEFT != kind {
+		kinds := strings.Fields(m.PEFT)
+		known = append(known, kinds...)
+		if !slices.Contains(kinds, kind) {
 			continue
 		}
 		options := m.New()
@@ -42,6 +40,42 @@ func ParsePEFT(text []byte) (Method, Parameters, error) {
 	}
 	slices.Sort(known)
 	return Method{}, nil, fmt.Errorf("adapter_config.json: peft_type: want one of %s, have %q", strings.Join(known, ", "), kind)
+}
+
+// Layouts of adapter directories beside PEFT's: that of the adapters library, whose config holds the options under config,
+// and our own, for methods that no library has files of.
+const (
+	hubLayout = "adapters/"
+	ownLayout = "tunesmith/"
+	ownKey    = "tunesmith_method"
+)
+
+// kind returns what an adapter_config.json describes: PEFT's peft_type, or adapters/ and the architecture, or tunesmith/
+// and the method.
+func (c PEFTConfig) kind() (string, error) {
+	if _, ok := c["peft_type"]; !ok {
+		own, err := Key(c, ownKey, "")
+		if err != nil || own != "" {
+			return ownLayout + own, err
+		}
+		if options, ok := c["config"]; ok {
+			var inner PEFTConfig
+			if err := json.Unmarshal(options, &inner); err != nil {
+				return "", fmt.Errorf("adapter_config.json: config: %w", err)
+			}
+			architecture, err := Key(inner, "architecture", "bottleneck")
+			return hubLayout + architecture, err
+		}
+	}
+	return Key(c, "peft_type", "")
+}
+
+// weightsFile returns the name of the file of tensors of a kind of adapters.
+func weightsFile(kind string) string {
+	if strings.HasPrefix(kind, hubLayout) {
+		return "adapter.safetensors"
+	}
+	return adapterWeights
 }
 
 // Key reads a key of an adapter_config.json; missing and null give the default.

@@ -40,13 +40,16 @@ type Adapter struct {
 	outerResidual  bool // the residual stream is added behind the adapter
 }
 
+// unnamed is the name of an adapter that nobody named.
+const unnamed = "default"
+
 func init() {
 	tune.Register(tune.Method{
 		Axis: tune.ParametersAxis, Name: "adapter", PEFT: "adapters/bottleneck", Rate: 1e-3,
 		Doc: "puts small trained networks behind or beside the frozen blocks",
 		New: func() any {
 			return &Adapter{
-				Name: "default", Places: "feed_forward", Input: "sum", Reduction: 16, Function: "relu", Scale: 1, Scaling: "fixed", Init: "zero",
+				Name: unnamed, Places: "feed_forward", Input: "sum", Reduction: 16, Function: "relu", Scale: 1, Scaling: "fixed", Init: "zero",
 				residualBefore: true, outerResidual: true,
 			}
 		},

@@ -25,7 +25,7 @@ func (o *Adapter) ReadPEFT(c tune.PEFTConfig) error {
 	}
 	r := peftKeys{c: inner}
 	*o = Adapter{
-		Name: key(&outer, "name", "default"), Function: strings.ToLower(key(&r, "non_linearity", "relu")), Scale: 1, Scaling: "fixed", Init: "bert",
+		Name: key(&outer, "name", unnamed), Function: strings.ToLower(key(&r, "non_linearity", "relu")), Scale: 1, Scaling: "fixed", Init: "bert",
 		LeaveOut: key(&r, "leave_out", []int(nil)), Dropout: key(&r, "dropout", 0.0), NormBefore: key(&r, "ln_before", false),
 		NormAfter: key(&r, "ln_after", false), Input: "result",
 		normResidual: key(&r, "adapter_residual_before_ln", false), residualBefore: key(&r, "residual_before_ln", true),

@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"tunesmith/hub"
 	"tunesmith/internal/nearest"
 )
 
@@ -69,6 +70,34 @@ func expand(path string, l *Ledger) ([]string, error) {
 		return files, nil
 	}
 	return nil, missingFile(path, err)
+}
+
+// Locate returns the path that hub:org/name, or hub:org/name/file, stands for: a pulled data set in the cache. Other
+// paths are what they are.
+func Locate(path string) (string, error) {
+	name, ok := strings.CutPrefix(path, "hub:")
+	if !ok {
+		return path, nil
+	}
+	name, part, marked := strings.Cut(name, "#")
+	client, err := hub.FromEnv()
+	if err != nil {
+		return "", fmt.Errorf("data: %w", err)
+	}
+	ref, err := hub.Parse(name, client.Endpoint)
+	if err != nil {
+		return "", fmt.Errorf("data: %w", err)
+	}
+	ref.Kind = hub.Dataset
+	s, err := client.Cached(ref)
+	if err != nil {
+		return "", fmt.Errorf("data: %w", err)
+	}
+	file, err := s.Local()
+	if err == nil && marked {
+		file += "#" + part
+	}
+	return file, err
 }
 
 // missingFile names the nearest file of the folder.

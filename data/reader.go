@@ -22,7 +22,7 @@ const unknownRows = 100
 // Source names a data set: files and how to read them. The zero values of all fields but Path mean: find out.
 type Source struct {
 	// Path is a file, a folder, a pattern with *, ? or [], or dataset_info.json#NAME for one of the data sets that a
-	// LLaMA-Factory description names.
+	// LLaMA-Factory description names. Behind hub: it is a data set in the cache of pulled ones, as Locate says.
 	Path   string
 	Format Format
 	// Columns maps our names of columns to the file's, such as instruction: question.
@@ -57,6 +57,10 @@ type Reader struct {
 
 // Open prepares to read a source. Problems of its records, and of single files, go to the ledger.
 func Open(s Source, l *Ledger) (*Reader, error) {
+	var err error
+	if s.Path, err = Locate(s.Path); err != nil {
+		return nil, err
+	}
 	if path, name, ok := strings.Cut(s.Path, "#"); ok && strings.HasSuffix(path, ".json") {
 		if s.Format != Auto || s.Columns != nil || s.Roles != nil || s.RoleTag != "" || s.ContentTag != "" {
 			return nil, fmt.Errorf("%s: a described data set has its own format, columns and roles: change the description, or name the data file itself", s.Path)

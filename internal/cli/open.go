@@ -10,6 +10,7 @@ import (
 
 	"tunesmith/engine"
 	"tunesmith/generate"
+	"tunesmith/hub"
 	"tunesmith/model"
 	"tunesmith/recipes"
 	"tunesmith/tune"
@@ -23,10 +24,18 @@ func modelPath(name string) (string, error) {
 	if name == embedded { // a folder of that name is ./tinybase
 		return recipes.Base()
 	}
-	if _, err := os.Stat(name); err != nil {
-		return "", fmt.Errorf("model: %w; give a GGUF file, a directory with config.json and safetensors, or %s", err, embedded)
+	_, err := os.Stat(name)
+	if err == nil {
+		return name, nil
 	}
-	return name, nil
+	if hub.IsName(name) && (!strings.HasSuffix(name, ".gguf") || strings.Count(name, "/") > 1) {
+		path, err := hubPath(name)
+		if err != nil {
+			return "", fmt.Errorf("model: %w; or give a GGUF file, or a directory with config.json and safetensors", err)
+		}
+		return path, nil
+	}
+	return "", fmt.Errorf("model: %w; give a GGUF file, a directory with config.json and safetensors, the name of a pulled model, or %s", err, embedded)
 }
 
 // loaded is a model that is ready to be used.

@@ -86,7 +86,11 @@ func (a *app) run(ctx context.Context, c *tune.Run, name string) (*experiment, e
 		return nil, err
 	}
 	for _, d := range c.Data {
-		files, err := hashes(d.Path)
+		path, err := data.Locate(d.Path)
+		if err != nil {
+			return nil, err
+		}
+		files, err := hashes(path)
 		if err != nil && !errors.Is(err, os.ErrNotExist) { // a pattern is no file; reading it reports what is wrong
 			return nil, err
 		}

@@ -39,7 +39,7 @@ type combinedCase struct {
 func onModel(t *testing.T, m *model.Model, u *Updates) *model.Adapted {
 	t.Helper()
 	a, _ := adapt(t, m, u)
-	if err := u.Fill(a.Store, a.Sites); err != nil {
+	if err := u.Adapter().Fill(a.Store, a.Sites); err != nil {
 		t.Fatal(err)
 	}
 	return a

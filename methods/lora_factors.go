@@ -221,9 +221,11 @@ func (u *Updates) Graft(m *site.Map) (any, error) {
 	return q.Graft(m)
 }
 
-// Fill puts the updates into a store whose model has the graft.
-func (u *Updates) Fill(store *engine.Store, sites *site.Map) error {
-	return tune.NewAdapter(u.Name, u, u.Base, u.tensors()).Fill(store, sites)
+// Adapter returns the updates as an adapter that can be used on a model.
+func (u *Updates) Adapter() *tune.Adapter {
+	a := tune.NewAdapter(u.Name, u, u.Base, u.tensors())
+	a.AdapterOrigin = u.origin
+	return a
 }
 
 // tensors returns what an adapter file holds.

@@ -4,6 +4,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"strings"
 )
 
 // Init fills a new parameter with its first values. The generator depends on the run's seed and the parameter's
@@ -91,6 +92,22 @@ func (m *Map) Param(name string) (Param, bool) {
 		return Param{}, false
 	}
 	return m.Params[i], true
+}
+
+// Owner returns the module, of all that have parameters, to which something of that name is added: the longest path that
+// the name begins with; "" for none.
+func (m *Map) Owner(name string) string {
+	for at := len(name); at > 0; at = strings.LastIndexByte(name[:at], '.') {
+		for _, leaf := range []string{".weight", ".bias"} {
+			if _, ok := m.index[name[:at]+leaf]; ok {
+				return name[:at]
+			}
+		}
+		if name[:at] == m.Output.Path {
+			return name[:at]
+		}
+	}
+	return ""
 }
 
 // Trainable returns the parameters that train, in order: the one definition of what counts, is saved, clipped and

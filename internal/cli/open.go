@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,6 +13,7 @@ import (
 	"tunesmith/engine"
 	"tunesmith/generate"
 	"tunesmith/hub"
+	"tunesmith/methods"
 	"tunesmith/model"
 	"tunesmith/recipes"
 	"tunesmith/tune"
@@ -52,12 +55,13 @@ func (l *loaded) generator() *generate.Generator { return generate.New(l.Adapted
 
 // modelFlags are the flags of commands that use a model.
 type modelFlags struct {
-	model, adapter, template, precision string
+	model, template, precision string
+	adapter                    []string // directories, each with =WEIGHT behind it or not
 }
 
 func (f *modelFlags) add(c *cobra.Command) {
 	c.Flags().StringVarP(&f.model, "model", "m", embedded, "GGUF file or model directory; "+embedded+" is the embedded one")
-	c.Flags().StringVarP(&f.adapter, "adapter", "a", "", "adapter directory in PEFT's layout")
+	c.Flags().StringArrayVarP(&f.adapter, "adapter", "a", nil, "adapter directory in PEFT's layout; with several, or as DIR=WEIGHT, their weighted sum")
 	c.Flags().StringVar(&f.template, "chat-template", "", "chat template: a file, or a built-in name")
 	c.Flags().StringVar(&f.precision, "precision", string(engine.Mixed), "accuracy of the products: fp32 or mixed")
 }
@@ -90,11 +94,11 @@ func (f *modelFlags) open(a *app) (l *loaded, err error) {
 
 // adapt loads the weights, with those of the adapter where there is one.
 func (f *modelFlags) adapt(a *app, m *model.Model, l *loaded) (err error) {
-	if f.adapter == "" {
+	if len(f.adapter) == 0 {
 		l.Adapted, err = m.Adapt(0)
 		return err
 	}
-	ad, err := tune.OpenAdapter(f.adapter)
+	ad, err := openAdapters(f.adapter)
 	if err != nil {
 		return err
 	}
@@ -103,12 +107,58 @@ func (f *modelFlags) adapt(a *app, m *model.Model, l *loaded) (err error) {
 		a.say("warning: the adapter was trained behind another chat template; its answers may be worse")
 	}
 	if l.graft, err = ad.Options.Graft(m.Map()); err != nil {
-		return fmt.Errorf("adapter %s: %w", f.adapter, err)
+		return fmt.Errorf("adapter %s: %w", ad.Dir, err)
 	}
 	if l.Adapted, err = m.Adapt(0, l.graft); err != nil {
 		return err
 	}
 	return ad.Fill(l.Store, l.Sites)
+}
+
+// openAdapters opens one adapter, or the weighted sum of several.
+func openAdapters(list []string) (*tune.Adapter, error) {
+	if dir, weight, err := splitWeight(list[0]); len(list) == 1 && (err != nil || weight == 1) {
+		if err != nil {
+			return nil, err
+		}
+		return tune.OpenAdapter(dir)
+	}
+	u, err := combine(list, methods.Combination{Kind: "cat"})
+	if err != nil {
+		return nil, err
+	}
+	return u.Adapter(), nil
+}
+
+// combine opens adapters, each given as DIR or DIR=WEIGHT, and makes them one.
+func combine(list []string, how methods.Combination) (*methods.Updates, error) {
+	var updates []*methods.Updates
+	var weights []float64
+	for _, text := range list {
+		dir, weight, err := splitWeight(text)
+		if err != nil {
+			return nil, err
+		}
+		u, err := methods.OpenUpdates(dir)
+		if err != nil {
+			return nil, err
+		}
+		updates, weights = append(updates, u), append(weights, weight)
+	}
+	return methods.Combine(updates, weights, how)
+}
+
+// splitWeight takes DIR=WEIGHT apart; the weight is 1 where none is given, or where a directory has that whole name.
+func splitWeight(text string) (dir string, weight float64, err error) {
+	i := strings.LastIndexByte(text, '=')
+	if _, err := os.Stat(text); i < 0 || err == nil {
+		return text, 1, nil
+	}
+	weight, err = strconv.ParseFloat(text[i+1:], 64)
+	if err != nil || math.IsNaN(weight) || math.IsInf(weight, 0) {
+		return "", 0, usageError{fmt.Errorf("adapter %s: want DIR or DIR=WEIGHT with a number, have %q", text, text[i+1:])}
+	}
+	return text[:i], weight, nil
 }
 
 // general returns the embedded text for the general loss.

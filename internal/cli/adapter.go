@@ -21,8 +21,8 @@ func (a *app) adapter() *cobra.Command {
 	return c
 }
 
-// output adds the flag for the place of a result.
-func output(c *cobra.Command, out *string) {
+// outputFlag adds the flag for the place of a result.
+func outputFlag(c *cobra.Command, out *string) {
 	c.Flags().StringVarP(out, "output", "o", "", "directory of the result")
 }
 
@@ -69,7 +69,7 @@ func (a *app) adapterInspect() *cobra.Command {
 		Short: "Show what an adapter changes, and how much",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			v, err := inspect(args[0])
+			v, err := viewAdapter(args[0])
 			if err != nil {
 				return err
 			}
@@ -105,7 +105,7 @@ func shortList(names []string) []string {
 	return names
 }
 
-func inspect(dir string) (*adapterView, error) {
+func viewAdapter(dir string) (*adapterView, error) {
 	ad, err := tune.OpenAdapter(dir)
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (a *app) adapterMerge() *cobra.Command {
 			return a.saveUpdates(u, out, map[string]any{"kind": how.Kind, "rank": u.Modules[0].Rank})
 		},
 	}
-	output(c, &out)
+	outputFlag(c, &out)
 	f := c.Flags()
 	f.StringVar(&how.Kind, "kind", "cat", "cat is the exact sum in the sum of the ranks; others: "+strings.Join(methods.Kinds()[1:], ", "))
 	f.IntVar(&how.Rank, "rank", 0, "rank of the result of a kind with svd; 0 is the adapters' largest")
@@ -271,7 +271,7 @@ func (a *app) adapterScale() *cobra.Command {
 			return a.saveUpdates(u.Scaled(factor), out, map[string]any{"factor": factor})
 		},
 	}
-	output(c, &out)
+	outputFlag(c, &out)
 	return c
 }
 
@@ -295,7 +295,7 @@ func (a *app) adapterResize() *cobra.Command {
 			return a.saveUpdates(u, out, map[string]any{"rank": rank, "kept": kept})
 		},
 	}
-	output(c, &out)
+	outputFlag(c, &out)
 	c.Flags().IntVar(&rank, "rank", 0, "rank of the result")
 	return c
 }
@@ -324,7 +324,7 @@ func (a *app) adapterConvert() *cobra.Command {
 			return a.fold(args[0], base, rank, out)
 		},
 	}
-	output(c, &out)
+	outputFlag(c, &out)
 	c.Flags().StringVarP(&base, "model", "m", "", "the adapter's base: GGUF file or model directory")
 	c.Flags().IntVar(&rank, "rank", 0, "rank of what cannot be folded exactly")
 	return c

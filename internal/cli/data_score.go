@@ -101,7 +101,7 @@ func (a *app) dataScore() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().StringVarP(&m.adapter, "adapter", "a", "", "adapter directory in PEFT's layout")
+	m.addAdapter(c)
 	c.Flags().StringVar(&m.precision, "precision", "mixed", "accuracy of the products: fp32 or mixed")
 	c.Flags().StringVarP(&out, "output", "o", "", "file for the records that are chosen, in their order")
 	c.Flags().StringVar(&scores, "scores", "", "file for the scores, a line of JSON a record")

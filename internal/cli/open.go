@@ -61,9 +61,14 @@ type modelFlags struct {
 
 func (f *modelFlags) add(c *cobra.Command) {
 	c.Flags().StringVarP(&f.model, "model", "m", embedded, "GGUF file or model directory; "+embedded+" is the embedded one")
-	c.Flags().StringArrayVarP(&f.adapter, "adapter", "a", nil, "adapter directory in PEFT's layout; with several, or as DIR=WEIGHT, their weighted sum")
+	f.addAdapter(c)
 	c.Flags().StringVar(&f.template, "chat-template", "", "chat template: a file, or a built-in name")
 	c.Flags().StringVar(&f.precision, "precision", string(engine.Mixed), "accuracy of the products: fp32 or mixed")
+}
+
+// addAdapter adds the flag of the adapters.
+func (f *modelFlags) addAdapter(c *cobra.Command) {
+	c.Flags().StringArrayVarP(&f.adapter, "adapter", "a", nil, "adapter directory in PEFT's layout; with several, or as DIR=WEIGHT, their weighted sum")
 }
 
 // open loads a model with its adapter.

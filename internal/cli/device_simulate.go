@@ -147,7 +147,10 @@ func (s *simulation) person(ctx context.Context, dir string, p evals.Person) (pe
 
 // measure fills one side of an outcome.
 func (s *simulation) measure(ctx context.Context, adapter string, texts []string, side int, o *personOutcome) error {
-	flags := modelFlags{model: s.model, adapter: adapter, precision: "mixed"}
+	flags := modelFlags{model: s.model, precision: "mixed"}
+	if adapter != "" {
+		flags.adapter = []string{adapter}
+	}
 	l, err := flags.open(s.app)
 	if err != nil {
 		return err

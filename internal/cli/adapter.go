@@ -306,8 +306,8 @@ func (a *app) adapterConvert() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "convert DIR",
 		Short: "Write an adapter as plain updates that every program reads",
-		Long: "convert folds what a plain adapter has no place for: the scale of rsLoRA into alpha; a start from a part of the\n" +
-			"weights (PiSSA, OLoRA) into twice the rank; lengths of rows (DoRA) and a base in another storage into the nearest\n" +
+		Long: "convert folds what a plain adapter has no place for: a scale by the root of the rank into alpha; a start from a part\n" +
+			"of the weights into twice the rank; lengths of rows that train apart, and a base in another storage, into the nearest\n" +
 			"update of --rank. All but the first need the base, with -m.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -74,7 +74,9 @@ func (m *Model) first(p site.Param, seed uint64, other func(site.Param) (*engine
 	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Trainable: p.Trainable}
 	init := p.Init
 	if p.Base {
-		init = fromScratch(p)
+		if init == nil {
+			init = fromScratch(p)
+		}
 		if !p.Trainable && len(p.Shape) > 1 { // drawn when the engine packs it, so that it is not held twice
 			t.Make = func() []float32 {
 				values := make([]float32, p.Size())

@@ -51,7 +51,8 @@ type Config struct {
 	Residual  float32 // factor of what joins the residual stream; 0 for none
 	Logit     float32 // divisor of the logits; 0 for none
 
-	Head Head
+	Mixture Mixture
+	Head    Head
 }
 
 // raw is a config.json as it stands.
@@ -139,6 +140,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("num_key_value_heads: want a divisor of num_attention_heads %d, have %d", c.Heads, c.KVHeads)
 	case c.NormEps < 0:
 		return fmt.Errorf("norm epsilon: want >= 0, have %g", c.NormEps)
+	case c.Mixture.Experts != 0 && !c.Mixture.fits(c.Layers):
+		return fmt.Errorf("experts: want 1 … %d of them, as many or fewer for a token, of a width above 0, have %+v", maxExperts, c.Mixture)
 	case len(c.Windows) != c.Layers || c.NoRope != nil && len(c.NoRope) != c.Layers:
 		return fmt.Errorf("layer types: want %d, have %d windows and %d without positions", c.Layers, len(c.Windows), len(c.NoRope))
 	}

@@ -14,9 +14,14 @@ func TestGoldenConfigJSON(t *testing.T) {
 	dir := golden.Dir(t, "models")
 	n := 0
 	for _, name := range golden.Cases(t, dir, "config.json") {
+		var kind struct{ Head string }
+		golden.JSON(t, filepath.Join(dir, name, "case.json"), &kind)
+		if kind.Head == "layer" {
+			continue // no whole model
+		}
 		c, err := ReadConfig(filepath.Join(dir, name))
 		if err != nil {
-			continue // a family to come
+			t.Fatal(err)
 		}
 		n++
 		t.Run(name, func(t *testing.T) {

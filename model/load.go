@@ -48,7 +48,7 @@ func open(path string, dir bool, file checkpoint.File) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := New(c)
+	m, err := build(c, file)
 	if err != nil {
 		return nil, err
 	}

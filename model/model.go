@@ -30,6 +30,7 @@ type architecture struct {
 	tied     bool // where the config does not say
 	rooted   bool // the embedding is multiplied by √Hidden
 	headBias bool
+	module   string // the scope of experts that have tensors of their own; mlp where empty
 	// keys are the entries of config.json, finish sets what depends on others, write writes what keys cannot.
 	keys   func(c *Config) []key
 	finish func(c *Config, f *fields)
@@ -51,7 +52,7 @@ func (n names) defaults() names {
 var architectures = map[string]architecture{}
 
 func register(a architecture) {
-	a.names, a.causal = a.names.defaults(), cmp.Or(a.causal, "ForCausalLM")
+	a.names, a.causal, a.module = a.names.defaults(), cmp.Or(a.causal, "ForCausalLM"), cmp.Or(a.module, "mlp")
 	architectures[a.Type] = a
 }
 
@@ -76,11 +77,15 @@ type Model struct {
 	arch   architecture
 	bare   bool // the file's names lack that of the body, as those of a checkpoint without a head
 	gguf   bool // the file is one
+	layout layout
 	survey *site.Map
 }
 
 // New returns a model of the config without weights, for instance to train one from random values.
-func New(c Config) (*Model, error) {
+func New(c Config) (*Model, error) { return build(c, nil) }
+
+// build returns the model whose experts stand as in the file; nil for none.
+func build(c Config, file checkpoint.File) (*Model, error) {
 	a, err := lookup(c.Type)
 	if err != nil {
 		return nil, err
@@ -88,7 +93,7 @@ func New(c Config) (*Model, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	m := &Model{Config: c, arch: a}
+	m := &Model{Config: c, arch: a, layout: a.layoutOf(file)}
 	m.survey, err = m.Survey()
 	return m, err
 }

@@ -47,6 +47,8 @@ type Map struct {
 	Params    []Param
 	States    []State
 	Linears   []Linear
+	Routers   []Router
+	Experts   []Experts
 	Norms     []string
 	Sublayers []string
 	KVs       []KV

@@ -113,6 +113,7 @@ type Scope struct {
 	map_   *Map
 	lead   *lead // the virtual tokens' way through the model; nil without them
 	bare   bool  // this is that way
+	routes []Route
 	memo   map[string]*graph.Node
 }
 

@@ -243,8 +243,8 @@ func (x experts) scratch() int {
 		return kernel.MatMulScratch
 	case x.turned:
 		return kernel.TurnedScratch(x.block(), x.forms[0].packed)
-	case x.forms[0].packed.Format == kernel.Int16:
-		return kernel.QuantizedLen(x.block(), x.k)
+	case x.forms[0].packed.Format.BothSides():
+		return kernel.QuantizedLen(x.forms[0].packed.Format, x.block(), x.k)
 	}
 	return 0
 }
@@ -288,10 +288,10 @@ func (x experts) multiply(e int, dst, left []float32, r kernel.Range, scratch []
 	switch p := x.forms[e].packed; {
 	case x.turned:
 		kernel.GemmTurned(dst, out, left, in, p, r, false, scratch)
-	case p.Format == kernel.Int16:
-		q := kernel.NewQuantized(r.M1, in, scratch)
+	case p.Format.BothSides():
+		q := kernel.NewQuantized(p.Format, r.M1, in, scratch)
 		q.Quantize(left, in, 0, r.M1)
-		kernel.GemmInt16(dst, out, q, p, r, false)
+		kernel.GemmQuantized(dst, out, q, p, r, false)
 	default:
 		kernel.Gemm(dst, out, left, in, p, r, false)
 	}

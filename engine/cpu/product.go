@@ -214,8 +214,8 @@ func (w sumWork) scratch() int {
 			switch {
 			case q.turned:
 				m += kernel.TurnedScratch(w.blockRows, q.form.packed)
-			case q.form.packed.Format == kernel.Int16:
-				m += kernel.QuantizedLen(w.blockRows, q.k)
+			case q.form.packed.Format.BothSides():
+				m += kernel.QuantizedLen(q.form.packed.Format, w.blockRows, q.k)
 			}
 			n = max(n, m)
 		}
@@ -289,10 +289,10 @@ func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []floa
 			kernel.MatMul(to, q.n, kernel.RowMajor(x, q.k), b, q.k, rows, add, scratch)
 		case q.turned:
 			kernel.GemmTurned(to, q.n, x, q.k, q.form.packed, rows, add, scratch)
-		case q.form.packed.Format == kernel.Int16:
-			z := kernel.NewQuantized(rows.M1, q.k, scratch)
+		case q.form.packed.Format.BothSides():
+			z := kernel.NewQuantized(q.form.packed.Format, rows.M1, q.k, scratch)
 			z.Quantize(x, q.k, 0, rows.M1)
-			kernel.GemmInt16(to, q.n, z, q.form.packed, rows, add)
+			kernel.GemmQuantized(to, q.n, z, q.form.packed, rows, add)
 		default:
 			kernel.Gemm(to, q.n, x, q.k, q.form.packed, rows, add)
 		}

@@ -36,8 +36,8 @@ type leftRows struct {
 
 // leftScratch is the memory that left needs.
 func (w vocabulary) leftScratch(rows int) int {
-	if w.form != nil && w.form.packed.Format == kernel.Int16 {
-		return roundUp(kernel.QuantizedLen(rows, w.c), align)
+	if w.form != nil && w.form.packed.Format.BothSides() {
+		return roundUp(kernel.QuantizedLen(w.form.packed.Format, rows, w.c), align)
 	}
 	return 0
 }
@@ -45,7 +45,7 @@ func (w vocabulary) leftScratch(rows int) int {
 func (w vocabulary) left(x []float32, rows int, scratch []float32) leftRows {
 	l := leftRows{x: x, rows: rows}
 	if w.leftScratch(rows) > 0 {
-		l.quantized = kernel.NewQuantized(rows, w.c, scratch)
+		l.quantized = kernel.NewQuantized(w.form.packed.Format, rows, w.c, scratch)
 		l.quantized.Quantize(x, w.c, 0, rows)
 	}
 	return l
@@ -69,7 +69,7 @@ func (w vocabulary) logits(dst []float32, x leftRows, v0, v1 int, scratch []floa
 	}
 	tile := w.form.packed.Columns(v0, v1)
 	if x.quantized != nil {
-		kernel.GemmInt16(dst, n, x.quantized, tile, all, false)
+		kernel.GemmQuantized(dst, n, x.quantized, tile, all, false)
 		return
 	}
 	kernel.Gemm(dst, n, x.x, w.c, tile, all, false)

@@ -2,475 +2,480 @@
 
 package kernel
 
-// addAVX2 is the AVX2 form of table.add.
+// addAVX2 is the AVX2 form of add.
 //
 //go:noescape
 func addAVX2(dst []float32, a []float32, b []float32)
 
-// subAVX2 is the AVX2 form of table.sub.
+// subAVX2 is the AVX2 form of sub.
 //
 //go:noescape
 func subAVX2(dst []float32, a []float32, b []float32)
 
-// mulAVX2 is the AVX2 form of table.mul.
+// mulAVX2 is the AVX2 form of mul.
 //
 //go:noescape
 func mulAVX2(dst []float32, a []float32, b []float32)
 
-// divAVX2 is the AVX2 form of table.div.
+// divAVX2 is the AVX2 form of div.
 //
 //go:noescape
 func divAVX2(dst []float32, a []float32, b []float32)
 
-// scaleAVX2 is the AVX2 form of table.scale.
+// scaleAVX2 is the AVX2 form of scale.
 //
 //go:noescape
 func scaleAVX2(dst []float32, a []float32, s float32)
 
-// axpyAVX2 is the AVX2 form of table.axpy.
+// axpyAVX2 is the AVX2 form of axpy.
 //
 //go:noescape
 func axpyAVX2(dst []float32, a []float32, s float32)
 
-// mulAddAVX2 is the AVX2 form of table.mulAdd.
+// mulAddAVX2 is the AVX2 form of mulAdd.
 //
 //go:noescape
 func mulAddAVX2(dst []float32, a []float32, b []float32)
 
-// mulAddScaledAVX2 is the AVX2 form of table.mulAddScaled.
+// mulAddScaledAVX2 is the AVX2 form of mulAddScaled.
 //
 //go:noescape
 func mulAddScaledAVX2(dst []float32, a []float32, b []float32, s float32)
 
-// mulScaleAVX2 is the AVX2 form of table.mulScale.
+// mulScaleAVX2 is the AVX2 form of mulScale.
 //
 //go:noescape
 func mulScaleAVX2(dst []float32, a []float32, w []float32, s float32, offset float32)
 
-// normGradAVX2 is the AVX2 form of table.normGrad.
+// normGradAVX2 is the AVX2 form of normGrad.
 //
 //go:noescape
 func normGradAVX2(dst []float32, dy []float32, w []float32, x []float32, s float32, offset float32, c float32)
 
-// softmaxGradAVX2 is the AVX2 form of table.softmaxGrad.
+// softmaxGradAVX2 is the AVX2 form of softmaxGrad.
 //
 //go:noescape
 func softmaxGradAVX2(dst []float32, p []float32, dp []float32, c float32, s float32)
 
-// rotateAVX2 is the AVX2 form of table.rotate.
+// rotateAVX2 is the AVX2 form of rotate.
 //
 //go:noescape
 func rotateAVX2(lo []float32, hi []float32, cos []float32, sin []float32, s float32)
 
-// adamWAVX2 is the AVX2 form of table.adamW.
+// adamWAVX2 is the AVX2 form of adamW.
 //
 //go:noescape
 func adamWAVX2(p []float32, m []float32, v []float32, g []float32, c *adamConst)
 
-// toBF16AVX2 is the AVX2 form of table.toBF16.
+// toBF16AVX2 is the AVX2 form of toBF16.
 //
 //go:noescape
 func toBF16AVX2(dst []uint16, a []float32)
 
-// fromBF16AVX2 is the AVX2 form of table.fromBF16.
+// fromBF16AVX2 is the AVX2 form of fromBF16.
 //
 //go:noescape
 func fromBF16AVX2(dst []float32, a []uint16)
 
-// toF16AVX2 is the AVX2 form of table.toF16.
+// toF16AVX2 is the AVX2 form of toF16.
 //
 //go:noescape
 func toF16AVX2(dst []uint16, a []float32)
 
-// fromF16AVX2 is the AVX2 form of table.fromF16.
+// fromF16AVX2 is the AVX2 form of fromF16.
 //
 //go:noescape
 func fromF16AVX2(dst []float32, a []uint16)
 
-// expAVX2 is the AVX2 form of table.exp.
+// expAVX2 is the AVX2 form of exp.
 //
 //go:noescape
 func expAVX2(dst []float32, a []float32)
 
-// sigmoidAVX2 is the AVX2 form of table.sigmoid.
+// sigmoidAVX2 is the AVX2 form of sigmoid.
 //
 //go:noescape
 func sigmoidAVX2(dst []float32, a []float32)
 
-// tanhAVX2 is the AVX2 form of table.tanh.
+// tanhAVX2 is the AVX2 form of tanh.
 //
 //go:noescape
 func tanhAVX2(dst []float32, a []float32)
 
-// expSubAVX2 is the AVX2 form of table.expSub.
+// expSubAVX2 is the AVX2 form of expSub.
 //
 //go:noescape
 func expSubAVX2(dst []float32, a []float32, c float32, s float32)
 
-// siluAVX2 is the AVX2 form of table.silu.
+// siluAVX2 is the AVX2 form of silu.
 //
 //go:noescape
 func siluAVX2(dst []float32, a []float32)
 
-// siluGradAVX2 is the AVX2 form of table.siluGrad.
+// siluGradAVX2 is the AVX2 form of siluGrad.
 //
 //go:noescape
 func siluGradAVX2(dst []float32, dy []float32, a []float32)
 
-// siluGateAVX2 is the AVX2 form of table.siluGate.
+// siluGateAVX2 is the AVX2 form of siluGate.
 //
 //go:noescape
 func siluGateAVX2(dst []float32, gate []float32, up []float32)
 
-// siluGateGradAVX2 is the AVX2 form of table.siluGateGrad.
+// siluGateGradAVX2 is the AVX2 form of siluGateGrad.
 //
 //go:noescape
 func siluGateGradAVX2(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32)
 
-// geluAVX2 is the AVX2 form of table.gelu.
+// geluAVX2 is the AVX2 form of gelu.
 //
 //go:noescape
 func geluAVX2(dst []float32, a []float32)
 
-// geluGradAVX2 is the AVX2 form of table.geluGrad.
+// geluGradAVX2 is the AVX2 form of geluGrad.
 //
 //go:noescape
 func geluGradAVX2(dst []float32, dy []float32, a []float32)
 
-// geluGateAVX2 is the AVX2 form of table.geluGate.
+// geluGateAVX2 is the AVX2 form of geluGate.
 //
 //go:noescape
 func geluGateAVX2(dst []float32, gate []float32, up []float32)
 
-// geluGateGradAVX2 is the AVX2 form of table.geluGateGrad.
+// geluGateGradAVX2 is the AVX2 form of geluGateGrad.
 //
 //go:noescape
 func geluGateGradAVX2(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32)
 
-// geluTanhAVX2 is the AVX2 form of table.geluTanh.
+// geluTanhAVX2 is the AVX2 form of geluTanh.
 //
 //go:noescape
 func geluTanhAVX2(dst []float32, a []float32)
 
-// geluTanhGradAVX2 is the AVX2 form of table.geluTanhGrad.
+// geluTanhGradAVX2 is the AVX2 form of geluTanhGrad.
 //
 //go:noescape
 func geluTanhGradAVX2(dst []float32, dy []float32, a []float32)
 
-// geluTanhGateAVX2 is the AVX2 form of table.geluTanhGate.
+// geluTanhGateAVX2 is the AVX2 form of geluTanhGate.
 //
 //go:noescape
 func geluTanhGateAVX2(dst []float32, gate []float32, up []float32)
 
-// geluTanhGateGradAVX2 is the AVX2 form of table.geluTanhGateGrad.
+// geluTanhGateGradAVX2 is the AVX2 form of geluTanhGateGrad.
 //
 //go:noescape
 func geluTanhGateGradAVX2(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32)
 
-// sumAVX2 is the AVX2 form of table.sum.
+// sumAVX2 is the AVX2 form of sum.
 //
 //go:noescape
 func sumAVX2(a []float32) float32
 
-// sumSquaresAVX2 is the AVX2 form of table.sumSquares.
+// sumSquaresAVX2 is the AVX2 form of sumSquares.
 //
 //go:noescape
 func sumSquaresAVX2(a []float32) float32
 
-// dotAVX2 is the AVX2 form of table.dot.
+// dotAVX2 is the AVX2 form of dot.
 //
 //go:noescape
 func dotAVX2(a []float32, b []float32) float32
 
-// dot3AVX2 is the AVX2 form of table.dot3.
+// dot3AVX2 is the AVX2 form of dot3.
 //
 //go:noescape
 func dot3AVX2(a []float32, b []float32, c []float32, offset float32) float32
 
-// maxAVX2 is the AVX2 form of table.max.
+// maxAVX2 is the AVX2 form of max.
 //
 //go:noescape
 func maxAVX2(a []float32) float32
 
-// expSumAVX2 is the AVX2 form of table.expSum.
+// expSumAVX2 is the AVX2 form of expSum.
 //
 //go:noescape
 func expSumAVX2(dst []float32, a []float32, c float32) float32
 
-// sumExpAVX2 is the AVX2 form of table.sumExp.
+// sumExpAVX2 is the AVX2 form of sumExp.
 //
 //go:noescape
 func sumExpAVX2(a []float32, c float32) float32
 
-// turn16AVX2 is the AVX2 form of table.turn16.
+// turn16AVX2 is the AVX2 form of turn16.
 //
 //go:noescape
 func turn16AVX2(dst []int16, src []int16, stride int, panels int, cols int, width int)
 
-// turn32AVX2 is the AVX2 form of table.turn32.
+// turn32AVX2 is the AVX2 form of turn32.
 //
 //go:noescape
 func turn32AVX2(dst []float32, src []float32, stride int, panels int, cols int, width int)
 
-// gemmAVX2 is the AVX2 form of table.gemm.
+// gemmAVX2 is the AVX2 form of gemm.
 //
 //go:noescape
 func gemmAVX2(a []float32, b []float32, c []float32, ars int, acs int, ldb int, ldc int, k int, rows int, cols int, keep int)
 
-// gemmBF16AVX2 is the AVX2 form of table.gemmBF16.
+// gemmBF16AVX2 is the AVX2 form of gemmBF16.
 //
 //go:noescape
 func gemmBF16AVX2(a []float32, b []uint16, c []float32, ars int, acs int, ldb int, ldc int, k int, rows int, cols int, keep int)
 
-// quantize16AVX2 is the AVX2 form of table.quantize16.
+// quantize16AVX2 is the AVX2 form of quantize16.
 //
 //go:noescape
 func quantize16AVX2(q []int16, a []float32) float32
 
-// gemm16AVX2 is the AVX2 form of table.gemm16.
+// gemm16AVX2 is the AVX2 form of gemm16.
 //
 //go:noescape
 func gemm16AVX2(a []int16, sa []float32, b []int16, sb []float32, c []float32, ars int, sas int, ldc int, k int, rows int, cols int, keep int)
 
-// gemm16VNNIAVX2 is the AVX2 form of table.gemm16VNNI.
+// gemm16VNNIAVX2 is the AVX2 form of gemm16VNNI.
 //
 //go:noescape
 func gemm16VNNIAVX2(a []int16, sa []float32, b []int16, sb []float32, c []float32, ars int, sas int, ldc int, k int, rows int, cols int, keep int)
 
-// addAVX512 is the AVX512 form of table.add.
+// addAVX512 is the AVX512 form of add.
 //
 //go:noescape
 func addAVX512(dst []float32, a []float32, b []float32)
 
-// subAVX512 is the AVX512 form of table.sub.
+// subAVX512 is the AVX512 form of sub.
 //
 //go:noescape
 func subAVX512(dst []float32, a []float32, b []float32)
 
-// mulAVX512 is the AVX512 form of table.mul.
+// mulAVX512 is the AVX512 form of mul.
 //
 //go:noescape
 func mulAVX512(dst []float32, a []float32, b []float32)
 
-// divAVX512 is the AVX512 form of table.div.
+// divAVX512 is the AVX512 form of div.
 //
 //go:noescape
 func divAVX512(dst []float32, a []float32, b []float32)
 
-// scaleAVX512 is the AVX512 form of table.scale.
+// scaleAVX512 is the AVX512 form of scale.
 //
 //go:noescape
 func scaleAVX512(dst []float32, a []float32, s float32)
 
-// axpyAVX512 is the AVX512 form of table.axpy.
+// axpyAVX512 is the AVX512 form of axpy.
 //
 //go:noescape
 func axpyAVX512(dst []float32, a []float32, s float32)
 
-// mulAddAVX512 is the AVX512 form of table.mulAdd.
+// mulAddAVX512 is the AVX512 form of mulAdd.
 //
 //go:noescape
 func mulAddAVX512(dst []float32, a []float32, b []float32)
 
-// mulAddScaledAVX512 is the AVX512 form of table.mulAddScaled.
+// mulAddScaledAVX512 is the AVX512 form of mulAddScaled.
 //
 //go:noescape
 func mulAddScaledAVX512(dst []float32, a []float32, b []float32, s float32)
 
-// mulScaleAVX512 is the AVX512 form of table.mulScale.
+// mulScaleAVX512 is the AVX512 form of mulScale.
 //
 //go:noescape
 func mulScaleAVX512(dst []float32, a []float32, w []float32, s float32, offset float32)
 
-// normGradAVX512 is the AVX512 form of table.normGrad.
+// normGradAVX512 is the AVX512 form of normGrad.
 //
 //go:noescape
 func normGradAVX512(dst []float32, dy []float32, w []float32, x []float32, s float32, offset float32, c float32)
 
-// softmaxGradAVX512 is the AVX512 form of table.softmaxGrad.
+// softmaxGradAVX512 is the AVX512 form of softmaxGrad.
 //
 //go:noescape
 func softmaxGradAVX512(dst []float32, p []float32, dp []float32, c float32, s float32)
 
-// rotateAVX512 is the AVX512 form of table.rotate.
+// rotateAVX512 is the AVX512 form of rotate.
 //
 //go:noescape
 func rotateAVX512(lo []float32, hi []float32, cos []float32, sin []float32, s float32)
 
-// adamWAVX512 is the AVX512 form of table.adamW.
+// adamWAVX512 is the AVX512 form of adamW.
 //
 //go:noescape
 func adamWAVX512(p []float32, m []float32, v []float32, g []float32, c *adamConst)
 
-// toBF16AVX512 is the AVX512 form of table.toBF16.
+// toBF16AVX512 is the AVX512 form of toBF16.
 //
 //go:noescape
 func toBF16AVX512(dst []uint16, a []float32)
 
-// fromBF16AVX512 is the AVX512 form of table.fromBF16.
+// fromBF16AVX512 is the AVX512 form of fromBF16.
 //
 //go:noescape
 func fromBF16AVX512(dst []float32, a []uint16)
 
-// toF16AVX512 is the AVX512 form of table.toF16.
+// toF16AVX512 is the AVX512 form of toF16.
 //
 //go:noescape
 func toF16AVX512(dst []uint16, a []float32)
 
-// fromF16AVX512 is the AVX512 form of table.fromF16.
+// fromF16AVX512 is the AVX512 form of fromF16.
 //
 //go:noescape
 func fromF16AVX512(dst []float32, a []uint16)
 
-// expAVX512 is the AVX512 form of table.exp.
+// expAVX512 is the AVX512 form of exp.
 //
 //go:noescape
 func expAVX512(dst []float32, a []float32)
 
-// sigmoidAVX512 is the AVX512 form of table.sigmoid.
+// sigmoidAVX512 is the AVX512 form of sigmoid.
 //
 //go:noescape
 func sigmoidAVX512(dst []float32, a []float32)
 
-// tanhAVX512 is the AVX512 form of table.tanh.
+// tanhAVX512 is the AVX512 form of tanh.
 //
 //go:noescape
 func tanhAVX512(dst []float32, a []float32)
 
-// expSubAVX512 is the AVX512 form of table.expSub.
+// expSubAVX512 is the AVX512 form of expSub.
 //
 //go:noescape
 func expSubAVX512(dst []float32, a []float32, c float32, s float32)
 
-// siluAVX512 is the AVX512 form of table.silu.
+// siluAVX512 is the AVX512 form of silu.
 //
 //go:noescape
 func siluAVX512(dst []float32, a []float32)
 
-// siluGradAVX512 is the AVX512 form of table.siluGrad.
+// siluGradAVX512 is the AVX512 form of siluGrad.
 //
 //go:noescape
 func siluGradAVX512(dst []float32, dy []float32, a []float32)
 
-// siluGateAVX512 is the AVX512 form of table.siluGate.
+// siluGateAVX512 is the AVX512 form of siluGate.
 //
 //go:noescape
 func siluGateAVX512(dst []float32, gate []float32, up []float32)
 
-// siluGateGradAVX512 is the AVX512 form of table.siluGateGrad.
+// siluGateGradAVX512 is the AVX512 form of siluGateGrad.
 //
 //go:noescape
 func siluGateGradAVX512(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32)
 
-// geluAVX512 is the AVX512 form of table.gelu.
+// geluAVX512 is the AVX512 form of gelu.
 //
 //go:noescape
 func geluAVX512(dst []float32, a []float32)
 
-// geluGradAVX512 is the AVX512 form of table.geluGrad.
+// geluGradAVX512 is the AVX512 form of geluGrad.
 //
 //go:noescape
 func geluGradAVX512(dst []float32, dy []float32, a []float32)
 
-// geluGateAVX512 is the AVX512 form of table.geluGate.
+// geluGateAVX512 is the AVX512 form of geluGate.
 //
 //go:noescape
 func geluGateAVX512(dst []float32, gate []float32, up []float32)
 
-// geluGateGradAVX512 is the AVX512 form of table.geluGateGrad.
+// geluGateGradAVX512 is the AVX512 form of geluGateGrad.
 //
 //go:noescape
 func geluGateGradAVX512(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32)
 
-// geluTanhAVX512 is the AVX512 form of table.geluTanh.
+// geluTanhAVX512 is the AVX512 form of geluTanh.
 //
 //go:noescape
 func geluTanhAVX512(dst []float32, a []float32)
 
-// geluTanhGradAVX512 is the AVX512 form of table.geluTanhGrad.
+// geluTanhGradAVX512 is the AVX512 form of geluTanhGrad.
 //
 //go:noescape
 func geluTanhGradAVX512(dst []float32, dy []float32, a []float32)
 
-// geluTanhGateAVX512 is the AVX512 form of table.geluTanhGate.
+// geluTanhGateAVX512 is the AVX512 form of geluTanhGate.
 //
 //go:noescape
 func geluTanhGateAVX512(dst []float32, gate []float32, up []float32)
 
-// geluTanhGateGradAVX512 is the AVX512 form of table.geluTanhGateGrad.
+// geluTanhGateGradAVX512 is the AVX512 form of geluTanhGateGrad.
 //
 //go:noescape
 func geluTanhGateGradAVX512(dgate []float32, dup []float32, dy []float32, gate []float32, up []float32)
 
-// sumAVX512 is the AVX512 form of table.sum.
+// sumAVX512 is the AVX512 form of sum.
 //
 //go:noescape
 func sumAVX512(a []float32) float32
 
-// sumSquaresAVX512 is the AVX512 form of table.sumSquares.
+// sumSquaresAVX512 is the AVX512 form of sumSquares.
 //
 //go:noescape
 func sumSquaresAVX512(a []float32) float32
 
-// dotAVX512 is the AVX512 form of table.dot.
+// dotAVX512 is the AVX512 form of dot.
 //
 //go:noescape
 func dotAVX512(a []float32, b []float32) float32
 
-// dot3AVX512 is the AVX512 form of table.dot3.
+// dot3AVX512 is the AVX512 form of dot3.
 //
 //go:noescape
 func dot3AVX512(a []float32, b []float32, c []float32, offset float32) float32
 
-// maxAVX512 is the AVX512 form of table.max.
+// maxAVX512 is the AVX512 form of max.
 //
 //go:noescape
 func maxAVX512(a []float32) float32
 
-// expSumAVX512 is the AVX512 form of table.expSum.
+// expSumAVX512 is the AVX512 form of expSum.
 //
 //go:noescape
 func expSumAVX512(dst []float32, a []float32, c float32) float32
 
-// sumExpAVX512 is the AVX512 form of table.sumExp.
+// sumExpAVX512 is the AVX512 form of sumExp.
 //
 //go:noescape
 func sumExpAVX512(a []float32, c float32) float32
 
-// turn16AVX512 is the AVX512 form of table.turn16.
+// turn16AVX512 is the AVX512 form of turn16.
 //
 //go:noescape
 func turn16AVX512(dst []int16, src []int16, stride int, panels int, cols int, width int)
 
-// turn32AVX512 is the AVX512 form of table.turn32.
+// turn32AVX512 is the AVX512 form of turn32.
 //
 //go:noescape
 func turn32AVX512(dst []float32, src []float32, stride int, panels int, cols int, width int)
 
-// gemmAVX512 is the AVX512 form of table.gemm.
+// gemmAVX512 is the AVX512 form of gemm.
 //
 //go:noescape
 func gemmAVX512(a []float32, b []float32, c []float32, ars int, acs int, ldb int, ldc int, k int, rows int, cols int, keep int)
 
-// gemmBF16AVX512 is the AVX512 form of table.gemmBF16.
+// gemmBF16AVX512 is the AVX512 form of gemmBF16.
 //
 //go:noescape
 func gemmBF16AVX512(a []float32, b []uint16, c []float32, ars int, acs int, ldb int, ldc int, k int, rows int, cols int, keep int)
 
-// quantize16AVX512 is the AVX512 form of table.quantize16.
+// quantize16AVX512 is the AVX512 form of quantize16.
 //
 //go:noescape
 func quantize16AVX512(q []int16, a []float32) float32
 
-// gemm16AVX512 is the AVX512 form of table.gemm16.
+// gemm16AVX512 is the AVX512 form of gemm16.
 //
 //go:noescape
 func gemm16AVX512(a []int16, sa []float32, b []int16, sb []float32, c []float32, ars int, sas int, ldc int, k int, rows int, cols int, keep int)
 
-// gemm16VNNIAVX512 is the AVX512 form of table.gemm16VNNI.
+// gemm16VNNIAVX512 is the AVX512 form of gemm16VNNI.
 //
 //go:noescape
 func gemm16VNNIAVX512(a []int16, sa []float32, b []int16, sb []float32, c []float32, ars int, sas int, ldc int, k int, rows int, cols int, keep int)
+
+// tileProductsAVX512 is the AVX512 form of tileProducts.
+//
+//go:noescape
+func tileProductsAVX512(a []uint16, b []uint16, c []float32, lda int, ldb int, ldc int, k int, n int, keep int)
 
 // tableAVX2 holds the AVX2 kernels.
 var tableAVX2 = table{

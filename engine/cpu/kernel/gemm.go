@@ -184,7 +184,7 @@ func layPanel(buf []float32, b Matrix, depth, cols int) Matrix {
 // Gemm computes a range of dst = x·p, or dst += x·p with add, for an operand packed as F32 or BF16; x is row-major
 // with rows of ldx. Columns are split on multiples of TileCols.
 func Gemm(dst []float32, ldd int, x []float32, ldx int, p *Packed, r Range, add bool) {
-	if p.check(r, Int16, false); r.M1 <= r.M0 || r.N1 <= r.N0 {
+	if p.check(r, !p.Format.BothSides()); r.M1 <= r.M0 || r.N1 <= r.N0 {
 		return
 	}
 	if p.Depth == 0 {
@@ -228,11 +228,14 @@ func leftStep(rowBytes int) int {
 	return max(leftBytes/rowBytes/t*t, 2*t)
 }
 
-// GemmInt16 computes a range of dst = x·p, or dst += x·p with add, for operands in block integers. Columns are
-// split on multiples of TileCols.
-func GemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add bool) {
-	if p.check(r, Int16, true); x.Depth != p.Depth {
+// GemmQuantized computes a range of dst = x·p, or dst += x·p with add, for operands of one format that holds both
+// sides. Columns are split on multiples of TileCols.
+func GemmQuantized(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add bool) {
+	if p.check(r, p.Format == x.Format); x.Depth != p.Depth {
 		panic("kernel: operands of unequal depth")
+	}
+	if r.M1 <= r.M0 || r.N1 <= r.N0 {
+		return
 	}
 	if p.Depth == 0 {
 		clearRange(dst, ldd, r, add)
@@ -242,8 +245,17 @@ func GemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add boo
 		panic("kernel: more rows than the operand has")
 	}
 	RowMajor(dst, ldd).reach(r.M1, r.N1)
+	if p.Format == BF16Tiles {
+		gemmTiles(dst, ldd, x, p, r, add)
+		return
+	}
+	gemmInt16(dst, ldd, x, p, r, add)
+}
+
+// gemmInt16 is GemmQuantized for block integers.
+func gemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add bool) {
 	const slice = 512 // depth of a panel's slice that stays in the first cache
-	depth, blocks := padded(p.Depth), blocksOf(p.Depth)
+	depth, blocks := p.Format.padded(p.Depth), blocksOf(p.Depth)
 	step := leftStep(2 * depth)
 	gemm16 := active.gemm16
 	for m0 := r.M0; m0 < r.M1; m0 += step {
@@ -256,7 +268,7 @@ func GemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add boo
 				b, sb := p.i16[n0*depth+k0*p.width:], p.scales[n0*blocks+k0/depthBlock*p.width:]
 				for i := m0; i < m1; {
 					rows := rowsOf(m1 - i)
-					gemm16(x.q[i*depth+k0:], x.scales[i*blocks+k0/depthBlock:], b, sb, dst[i*ldd+n0:], depth, blocks, ldd, k, rows, cols, keep)
+					gemm16(x.i16[i*depth+k0:], x.scales[i*blocks+k0/depthBlock:], b, sb, dst[i*ldd+n0:], depth, blocks, ldd, k, rows, cols, keep)
 					i += rows
 				}
 			}

@@ -113,7 +113,7 @@ func TestMatMul(t *testing.T) {
 
 func TestGemm(t *testing.T) {
 	scratch := make([]float32, PackScratch)
-	for _, f := range []Format{F32, BF16, Int16} {
+	for _, f := range []Format{F32, BF16, Int16, BF16Tiles} {
 		t.Run(string(f), func(t *testing.T) {
 			eachLevel(t, func(t *testing.T) {
 				rapid.Check(t, func(t *rapid.T) {
@@ -135,13 +135,17 @@ func TestGemm(t *testing.T) {
 					if f == BF16 {
 						rel = 5e-3
 					}
-					if f == Int16 {
-						q := NewQuantized(m, k, nil)
+					if f.BothSides() {
+						q := NewQuantized(f, m, k, nil)
 						q.Quantize(x.Data, ldx, 0, m/2)
 						q.Quantize(x.Data, ldx, m/2, m)
-						GemmInt16(got, ldd, q, p, whole(m, n), add)
-						eachPart(t, m, n, TileCols(), func(r Range) { GemmInt16(parts, ldd, q, p, r, add) })
-						size, rel = roundings(x, b, m, n, k), 1
+						GemmQuantized(got, ldd, q, p, whole(m, n), add)
+						eachPart(t, m, n, TileCols(), func(r Range) { GemmQuantized(parts, ldd, q, p, r, add) })
+						if f == Int16 {
+							size, rel = roundings(x, b, m, n, k), 1
+						} else {
+							want, size = product(halved(x), halved(w).T(), m, n, k)
+						}
 					} else {
 						Gemm(got, ldd, x.Data, ldx, p, whole(m, n), add)
 						eachPart(t, m, n, TileCols(), func(r Range) { Gemm(parts, ldd, x.Data, ldx, p, r, add) })
@@ -152,6 +156,14 @@ func TestGemm(t *testing.T) {
 			})
 		})
 	}
+}
+
+// halved rounds a matrix to bfloat16.
+func halved(m Matrix) Matrix {
+	data, bits := make([]float32, len(m.Data)), make([]uint16, len(m.Data))
+	ToBF16(bits, m.Data)
+	FromBF16(data, bits)
+	return Matrix{data, m.Row, m.Col}
 }
 
 // TestGemmTurned multiplies by W itself what was packed for its transpose, where all rows have one scale and where
@@ -169,7 +181,7 @@ func TestGemmTurned(t *testing.T) {
 			for range rapid.IntRange(0, 2).Draw(t, "steep") {
 				w.Data[r.IntN(n*k)] *= 1000
 			}
-			f := rapid.SampledFrom([]Format{F32, BF16, Int16}).Draw(t, "format")
+			f := rapid.SampledFrom([]Format{F32, BF16, Int16, BF16Tiles}).Draw(t, "format")
 			p := NewPacked(f, n, k, nil)
 			p.Pack(RowsOf(w.Data, k), 0, p.Panels(), pack)
 			for i := range n { // compare with what is held
@@ -180,6 +192,10 @@ func TestGemmTurned(t *testing.T) {
 			got, parts := append([]float32(nil), old...), append([]float32(nil), old...)
 			GemmTurned(got, ldd, x.Data, ldx, p, whole(m, k), add, scratch)
 			if f != Int16 {
+				x := x
+				if f.BothSides() {
+					x = halved(x)
+				}
 				want, size := product(x, held, m, k, n)
 				checkProduct(t, got, old, ldd, m, k, add, want, size, 1e-6)
 			} else {
@@ -191,7 +207,7 @@ func TestGemmTurned(t *testing.T) {
 			for i, y := range held.Data {
 				bound := 0.0
 				switch x := math.Abs(float64(w.Data[i])); f {
-				case BF16:
+				case BF16, BF16Tiles:
 					bound = x / 256
 				case Int16:
 					bound = 0.501 * float64(p.scaleOf(i/k, i%k))
@@ -298,14 +314,14 @@ func TestQuantize(t *testing.T) {
 			{"infinity", []float32{1, inf}, nan},
 			{"NaN", []float32{nan, 1}, nan},
 		} {
-			q := NewQuantized(1, len(c.x), nil)
+			q := NewQuantized(Int16, 1, len(c.x), nil)
 			q.Quantize(c.x, len(c.x), 0, 1)
 			if got := q.scales[0]; got != c.scale && !(got != got && c.scale != c.scale) {
 				t.Errorf("%s: scale %v, want %v", c.name, got, c.scale)
 			}
 			for i, x := range c.x {
-				if x == x && c.scale == c.scale && math.Abs(float64(x)-float64(q.q[i])*float64(c.scale)) > 0.501*float64(c.scale)+1e-30 {
-					t.Errorf("%s: %v became %v", c.name, x, float32(q.q[i])*c.scale)
+				if x == x && c.scale == c.scale && math.Abs(float64(x)-float64(q.i16[i])*float64(c.scale)) > 0.501*float64(c.scale)+1e-30 {
+					t.Errorf("%s: %v became %v", c.name, x, float32(q.i16[i])*c.scale)
 				}
 			}
 		}
@@ -314,16 +330,16 @@ func TestQuantize(t *testing.T) {
 		for i := range x {
 			x[i] = -1
 		}
-		q, p, y := NewQuantized(1, depthBlock, nil), NewPacked(Int16, 1, depthBlock, nil), make([]float32, 1)
+		q, p, y := NewQuantized(Int16, 1, depthBlock, nil), NewPacked(Int16, 1, depthBlock, nil), make([]float32, 1)
 		q.Quantize(x, depthBlock, 0, 1)
 		p.Pack(RowsOf(x, depthBlock), 0, 1, make([]float32, PackScratch))
-		if GemmInt16(y, 1, q, p, whole(1, 1), false); math.Abs(float64(y[0])-depthBlock) > 1e-4 {
+		if GemmQuantized(y, 1, q, p, whole(1, 1), false); math.Abs(float64(y[0])-depthBlock) > 1e-4 {
 			t.Errorf("sum of %d ones is %v", depthBlock, y[0])
 		}
 		// NaN comes through.
 		x[5] = nan
 		q.Quantize(x, depthBlock, 0, 1)
-		if GemmInt16(y, 1, q, p, whole(1, 1), false); y[0] == y[0] {
+		if GemmQuantized(y, 1, q, p, whole(1, 1), false); y[0] == y[0] {
 			t.Errorf("a product with NaN is %v", y[0])
 		}
 	})
@@ -334,14 +350,14 @@ func TestMisuse(t *testing.T) {
 	v := func(n int) []float32 { return make([]float32, n) }
 	eachLevel(t, func(t *testing.T) {
 		n := 2 * TileCols()
-		p, p16, q := NewPacked(F32, n, 8, nil), NewPacked(Int16, n, 8, nil), NewQuantized(2, 8, nil)
+		p, p16, q := NewPacked(F32, n, 8, nil), NewPacked(Int16, n, 8, nil), NewQuantized(Int16, 2, 8, nil)
 		a := &Attention{Queries: 2, Keys: 2, Dim: 4, Group: 1, QRow: 4, KRow: 4, Scale: 1}
 		for name, f := range map[string]func(){
 			"off the panels' bounds": func() { Gemm(v(4*n), n, v(16), 8, p, Range{0, 1, 1, n}, false) },
 			"wrong format":           func() { Gemm(v(4*n), n, v(16), 8, p16, whole(1, n), false) },
 			"short result":           func() { Gemm(v(n-1), n, v(16), 8, p, whole(1, n), false) },
 			"short left operand":     func() { Gemm(v(4*n), n, v(15), 8, p, whole(2, n), false) },
-			"too many rows":          func() { GemmInt16(v(4*n), n, q, p16, whole(3, n), false) },
+			"too many rows":          func() { GemmQuantized(v(4*n), n, q, p16, whole(3, n), false) },
 			"short operand a":        func() { MatMul(v(4), 2, RowMajor(v(3), 2), RowMajor(v(4), 2), 2, whole(2, 2), false, v(MatMulScratch)) },
 			"short operand b": func() {
 				MatMul(v(4), 2, RowMajor(v(4), 2), RowMajor(v(3), 2).T(), 2, whole(2, 2), false, v(MatMulScratch))
@@ -373,18 +389,18 @@ func reportFlops(b *testing.B, m, n, k int) {
 }
 
 func BenchmarkGemm(b *testing.B) {
-	for _, f := range []Format{F32, BF16, Int16} {
+	for _, f := range []Format{F32, BF16, Int16, BF16Tiles} {
 		for _, s := range benchShapes {
 			m, k, n := s[0], s[1], s[2]
 			b.Run(fmt.Sprintf("%s/%dx%dx%d", f, m, k, n), func(b *testing.B) {
 				r := rand.New(rand.NewPCG(1, 1))
 				x, w, y := randoms(r, m*k, 1), randoms(r, n*k, 1), make([]float32, m*n)
-				p, q := NewPacked(f, n, k, nil), NewQuantized(m, k, nil)
+				p, q := NewPacked(f, n, k, nil), NewQuantized(f, m, k, nil)
 				p.Pack(RowsOf(w, k), 0, p.Panels(), make([]float32, PackScratch))
 				for b.Loop() {
-					if f == Int16 {
+					if f.BothSides() {
 						q.Quantize(x, k, 0, m)
-						GemmInt16(y, n, q, p, whole(m, n), false)
+						GemmQuantized(y, n, q, p, whole(m, n), false)
 					} else {
 						Gemm(y, n, x, k, p, whole(m, n), false)
 					}

@@ -19,14 +19,14 @@ import (
 // Level is a set of instructions.
 type Level string
 
-// The levels, from the slowest on. AMX is known by name and has no kernels in this version.
+// The levels, from the slowest on.
 const (
 	Portable   Level = "portable"
 	AVX2       Level = "avx2" // with FMA: x86-64-v3
 	AVX2VNNI   Level = "avx2-vnni"
 	AVX512     Level = "avx512" // F, BW, DQ, VL
 	AVX512VNNI Level = "avx512-vnni"
-	AMX        Level = "amx"
+	AMX        Level = "amx" // with AVX-512 VNNI for all but tiles
 )
 
 var levels = []Level{Portable, AVX2, AVX2VNNI, AVX512, AVX512VNNI, AMX}

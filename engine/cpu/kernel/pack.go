@@ -14,15 +14,41 @@ const (
 	F32   Format = "f32"
 	BF16  Format = "bf16"  // 16 bits of storage, single precision in the product
 	Int16 Format = "int16" // 13-bit integers with one scale per 128 values along the depth, on both sides of a product
+	// BF16Tiles is bfloat16 on both sides of a product.
+	BF16Tiles Format = "bf16-tiles"
 )
 
-// MixedFormat is the fastest format of the level that is at least as accurate as bfloat16. Block integers are ten
-// times closer to single precision than that; they are chosen where a level multiplies them faster than floats.
-func MixedFormat() Format {
-	if active.fast16 {
-		return Int16
+// BothSides reports whether a product in the format takes a Quantized left operand, by GemmQuantized, instead of
+// single precision, by Gemm.
+func (f Format) BothSides() bool { return f == Int16 || f == BF16Tiles }
+
+// padded is the depth that a format is stored with.
+func (f Format) padded(depth int) int {
+	switch f {
+	case Int16:
+		return (depth + 15) &^ 15
+	case BF16Tiles:
+		return (depth + tileDepth - 1) &^ (tileDepth - 1)
 	}
-	return F32
+	return depth
+}
+
+// scales is the number of scales of a row or column.
+func (f Format) scales(depth int) int {
+	if f == Int16 {
+		return blocksOf(depth)
+	}
+	return 0
+}
+
+// MixedFormat is the fastest format of the level that is at least as accurate as bfloat16. Block integers are ten
+// times closer to single precision than that; they are chosen where a level multiplies them faster than floats, and
+// tiles of bfloat16, several times as fast, where it has these.
+func MixedFormat() Format {
+	if active.mixed == "" {
+		return F32
+	}
+	return active.mixed
 }
 
 // Packed is a right operand, K × N, cut into panels of TileCols columns, each with its depth contiguous: what a
@@ -39,9 +65,6 @@ type Packed struct {
 	ragged []bool    // panels with a column whose blocks differ in scale
 }
 
-// padded is the depth that block integers are stored with.
-func padded(depth int) int { return (depth + 15) &^ 15 }
-
 func blocksOf(depth int) int { return (depth + depthBlock - 1) / depthBlock }
 
 // PackedLen is the length, in float32, of the memory of a packed operand.
@@ -50,8 +73,8 @@ func PackedLen(f Format, cols, depth int) int {
 	switch f {
 	case BF16:
 		return (n*depth + 1) / 2
-	case Int16:
-		return n*padded(depth)/2 + n*blocksOf(depth)
+	case Int16, BF16Tiles:
+		return n*f.padded(depth)/2 + n*f.scales(depth)
 	}
 	return n * depth
 }
@@ -65,7 +88,7 @@ func NewPacked(f Format, cols, depth int, memory []float32) *Packed {
 	}
 	p := &Packed{Format: f, Cols: cols, Depth: depth, width: active.gemmCols}
 	switch f {
-	case BF16:
+	case BF16, BF16Tiles:
 		p.bf16 = halves[uint16](memory[:n])
 	case Int16:
 		ints := n - (cols+p.width-1)/p.width*p.width*blocksOf(depth)
@@ -95,9 +118,10 @@ func Aligned(n int) []float32 {
 // Panels is the number of panels.
 func (p *Packed) Panels() int { return (p.Cols + p.width - 1) / p.width }
 
-// check fails on a wrong use that would compute nonsense: a range off the panels' bounds or another level's panels.
-func (p *Packed) check(r Range, f Format, want bool) {
-	if (p.Format == f) != want || p.width != active.gemmCols || r.N0%p.width != 0 || r.N1 > p.Cols || (r.N1%p.width != 0 && r.N1 != p.Cols) {
+// check fails on a wrong use that would compute nonsense: a wrong format, a range off the panels' bounds or another
+// level's panels.
+func (p *Packed) check(r Range, format bool) {
+	if !format || p.width != active.gemmCols || r.N0%p.width != 0 || r.N1 > p.Cols || (r.N1%p.width != 0 && r.N1 != p.Cols) {
 		panic(fmt.Sprintf("kernel: columns %d to %d of a %d × %d operand packed as %s in panels of %d, at level %s",
 			r.N0, r.N1, p.Depth, p.Cols, p.Format, p.width, current))
 	}
@@ -105,7 +129,7 @@ func (p *Packed) check(r Range, f Format, want bool) {
 
 // Columns returns a view of the columns n0 ≤ n < n1, which begin and end at panels.
 func (p *Packed) Columns(n0, n1 int) *Packed {
-	p.check(Range{N0: n0, N1: n1}, p.Format, true)
+	p.check(Range{N0: n0, N1: n1}, true)
 	end := (n1 + p.width - 1) / p.width * p.width
 	v := &Packed{Format: p.Format, Cols: n1 - n0, Depth: p.Depth, width: p.width}
 	switch p.Format {
@@ -113,8 +137,12 @@ func (p *Packed) Columns(n0, n1 int) *Packed {
 		v.f32 = p.f32[n0*p.Depth : end*p.Depth]
 	case BF16:
 		v.bf16 = p.bf16[n0*p.Depth : end*p.Depth]
+	case BF16Tiles:
+		depth := p.Format.padded(p.Depth)
+		v.bf16 = p.bf16[n0*depth : end*depth]
 	case Int16:
-		v.i16 = p.i16[n0*padded(p.Depth) : end*padded(p.Depth)]
+		depth := p.Format.padded(p.Depth)
+		v.i16 = p.i16[n0*depth : end*depth]
 		v.scales = p.scales[n0*blocksOf(p.Depth) : end*blocksOf(p.Depth)]
 		v.ragged = p.ragged[n0/p.width : end/p.width]
 	}
@@ -151,24 +179,33 @@ func (p *Packed) Pack(w Rows, panel0, panel1 int, scratch []float32) {
 				} else {
 					clear(line)
 				}
-				p.store((i*p.Depth+k0)*p.width+j, line)
+				p.store(i, j, k0, line)
 			}
 		}
 	}
 }
 
-// store writes a part of a column of floats, from an index on.
-func (p *Packed) store(at int, line []float32) {
-	if p.Format == F32 {
-		to := p.f32[at:]
+// store writes the part of column j of a panel that begins at k0.
+func (p *Packed) store(panel, j, k0 int, line []float32) {
+	switch at := (panel*p.Format.padded(p.Depth) + k0) * p.width; p.Format {
+	case F32:
+		to := p.f32[at+j:]
 		for l, x := range line {
 			to[l*p.width] = x
 		}
-		return
-	}
-	to := p.bf16[at:]
-	for l, x := range line {
-		to[l*p.width] = toBF16(x)
+	case BF16:
+		to := p.bf16[at+j:]
+		for l, x := range line {
+			to[l*p.width] = toBF16(x)
+		}
+	case BF16Tiles:
+		to := p.bf16[at+2*j:]
+		for l, x := range line {
+			to[l/2*2*p.width+l%2] = toBF16(x)
+		}
+		for l := len(line); l < p.Format.padded(len(line)); l++ { // only the last part has such
+			to[l/2*2*p.width+l%2] = 0
+		}
 	}
 }
 
@@ -181,7 +218,7 @@ const steep = 16
 func (p *Packed) packInt16(panel int, w Rows, scratch []float32) {
 	line, block := scratch[:longestRow], scratch[longestRow:][:depthBlock+1]
 	var q [depthBlock + 16]int16
-	blocks, depth := blocksOf(p.Depth), padded(p.Depth)
+	blocks, depth := blocksOf(p.Depth), p.Format.padded(p.Depth)
 	p.ragged[panel] = false
 	pairs := words(p.i16[panel*depth*p.width:][:depth*p.width])
 	scales := p.scales[panel*blocks*p.width:][:blocks*p.width]
@@ -237,7 +274,7 @@ func (p *Packed) packInt16(panel int, w Rows, scratch []float32) {
 				q[n] = 0
 			}
 			part = part[n:]
-			for l := 0; l < padded(n); l += 2 {
+			for l := 0; l < p.Format.padded(n); l += 2 {
 				pairs[(k0+l)/2*p.width+j] = uint32(uint16(q[l])) | uint32(uint16(q[l+1]))<<16
 			}
 		}
@@ -269,8 +306,14 @@ func (p *Packed) Row(dst []float32, n, k0 int) {
 		for i := range dst {
 			dst[i] = fromBF16(from[i*p.width])
 		}
+	case BF16Tiles:
+		from := p.bf16[panel*p.Format.padded(p.Depth)*p.width+2*j:]
+		for i := range dst {
+			k := k0 + i
+			dst[i] = fromBF16(from[k/2*2*p.width+k%2])
+		}
 	case Int16:
-		q := p.i16[panel*padded(p.Depth)*p.width+2*j:]
+		q := p.i16[panel*p.Format.padded(p.Depth)*p.width+2*j:]
 		scales := p.scales[panel*blocksOf(p.Depth)*p.width+j:]
 		for i := range dst {
 			k := k0 + i
@@ -279,36 +322,58 @@ func (p *Packed) Row(dst []float32, n, k0 int) {
 	}
 }
 
-// Quantized is a left operand, M × K, in block integers.
+// Quantized is a left operand, M × K, in block integers or bfloat16.
 type Quantized struct {
+	Format      Format
 	Rows, Depth int
 
-	q      []int16
+	i16    []int16
+	bf16   []uint16
 	scales []float32
 }
 
 // QuantizedLen is the length, in float32, of the memory of a quantised operand.
-func QuantizedLen(rows, depth int) int { return rows*padded(depth)/2 + rows*blocksOf(depth) }
+func QuantizedLen(f Format, rows, depth int) int {
+	if f == BF16Tiles {
+		rows += tileRows - 1 // a tile that starts at the last row is read whole
+	}
+	return rows*f.padded(depth)/2 + rows*f.scales(depth)
+}
 
 // NewQuantized returns an empty operand over the memory, whose length is QuantizedLen; nil allocates.
-func NewQuantized(rows, depth int, memory []float32) *Quantized {
-	n := QuantizedLen(rows, depth)
+func NewQuantized(f Format, rows, depth int, memory []float32) *Quantized {
+	n := QuantizedLen(f, rows, depth)
 	if memory == nil {
 		memory = Aligned(n)
 	}
-	ints := rows * padded(depth) / 2
-	return &Quantized{Rows: rows, Depth: depth, q: halves[int16](memory[:ints]), scales: memory[ints:n]}
+	x := &Quantized{Format: f, Rows: rows, Depth: depth}
+	switch f {
+	case Int16:
+		ints := rows * f.padded(depth) / 2
+		x.i16, x.scales = halves[int16](memory[:ints]), memory[ints:n]
+	case BF16Tiles:
+		x.bf16 = halves[uint16](memory[:n])
+	default:
+		panic(fmt.Sprintf("kernel: no left operand is kept as %s", f))
+	}
+	return x
 }
 
-// Quantize fills the rows m0 ≤ m < m1 from a row-major matrix with rows of ldx. A block that holds an infinity or
-// NaN makes NaN of what it is multiplied into.
+// Quantize fills the rows m0 ≤ m < m1 from a row-major matrix with rows of ldx. A block of integers that holds an
+// infinity or NaN makes NaN of what it is multiplied into.
 func (x *Quantized) Quantize(rows []float32, ldx, m0, m1 int) {
-	depth, blocks := padded(x.Depth), blocksOf(x.Depth)
+	depth, blocks := x.Format.padded(x.Depth), x.Format.scales(x.Depth)
 	for m := m0; m < m1; m++ {
 		row := rows[m*ldx:][:x.Depth]
+		if x.Format == BF16Tiles {
+			to := x.bf16[m*depth : (m+1)*depth]
+			ToBF16(to[:x.Depth], row)
+			clear(to[x.Depth:])
+			continue
+		}
 		for b := range blocks {
 			k0 := b * depthBlock
-			x.scales[m*blocks+b] = active.quantize16(x.q[m*depth+k0:(m+1)*depth], row[k0:min(k0+depthBlock, x.Depth)])
+			x.scales[m*blocks+b] = active.quantize16(x.i16[m*depth+k0:(m+1)*depth], row[k0:min(k0+depthBlock, x.Depth)])
 		}
 	}
 }

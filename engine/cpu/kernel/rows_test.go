@@ -227,7 +227,7 @@ func BenchmarkElementwise(b *testing.B) {
 		{"AdamW", func() { o.Update(w, d, z, y) }},
 		{"ToBF16", func() { ToBF16(h, x) }},
 		{"FromBF16", func() { FromBF16(d, h) }},
-		{"Quantize", func() { NewQuantized(n/1024, 1024, d).Quantize(x, 1024, 0, n/1024) }},
+		{"Quantize", func() { NewQuantized(Int16, n/1024, 1024, d).Quantize(x, 1024, 0, n/1024) }},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			clear(z)

@@ -50,9 +50,9 @@ type table struct {
 	// portable kernel.
 	turn32 func(dst, src []float32, stride, panels, cols, width int)
 
-	gemmRows []int // heights of the tiles, ascending, the first 1
-	gemmCols int   // width of the tiles and of packed panels
-	fast16   bool  // block integers are faster than single precision
+	gemmRows []int  // heights of the tiles, ascending, the first 1
+	gemmCols int    // width of the tiles and of packed panels
+	mixed    Format // see MixedFormat; empty for single precision
 }
 
 // adamConst are the factors of an AdamW step, in the order in which the vector kernels read them.

@@ -15,7 +15,9 @@ func TurnedScratch(rows int, p *Packed) int {
 	case BF16:
 		n += n
 	case Int16:
-		n += QuantizedLen(rows, p.Cols) + padded(p.Cols) + depthBlock + 16
+		n += QuantizedLen(Int16, rows, p.Cols) + Int16.padded(p.Cols) + depthBlock + 16
+	case BF16Tiles:
+		n += QuantizedLen(BF16Tiles, rows, p.Cols)
 	}
 	return n
 }
@@ -40,8 +42,12 @@ func GemmTurned(dst []float32, ldd int, x []float32, ldx int, p *Packed, r Range
 	RowMajor(x, ldx).reach(r.M1, p.Cols)
 	RowMajor(dst, ldd).reach(r.M1, r.N1)
 	panel, scratch := scratch[:turnedDepth*widest/2], scratch[turnedDepth*widest/2:]
-	if p.Format == Int16 {
+	switch p.Format {
+	case Int16:
 		p.turnedInt16(dst, ldd, x, ldx, r, add, halves[int16](panel), scratch)
+		return
+	case BF16Tiles:
+		p.turnedTiles(dst, ldd, x, ldx, r, add, halves[uint16](panel), scratch)
 		return
 	}
 	for n0 := r.N0; n0 < r.N1; n0 += p.width {
@@ -85,9 +91,9 @@ func (p *Packed) turnedInt16(dst []float32, ldd int, x []float32, ldx int, r Ran
 		scratch = scratch[n:]
 		return part
 	}
-	q := NewQuantized(rows, p.Cols, cut(QuantizedLen(rows, p.Cols)))
+	q := NewQuantized(Int16, rows, p.Cols, cut(QuantizedLen(Int16, rows, p.Cols)))
 	line, block := cut(p.Cols), cut(depthBlock)
-	depth, blocks, stride := padded(p.Cols), blocksOf(p.Cols), padded(p.Depth)*p.width
+	depth, blocks, stride := Int16.padded(p.Cols), blocksOf(p.Cols), Int16.padded(p.Depth)*p.width
 	uniform := p.uniform()
 	for c0, c1 := r.N0, 0; c0 < r.N1; c0 = c1 {
 		if c1 = r.N1; !uniform {
@@ -100,11 +106,11 @@ func (p *Packed) turnedInt16(dst []float32, ldd int, x []float32, ldx int, r Ran
 			for k0 := 0; k0 < depth; k0 += turnedDepth {
 				k := min(turnedDepth, depth-k0)
 				panels := min((k+p.width-1)/p.width, p.Panels()-k0/p.width) // x is zero beyond them
-				active.turn16(panel, p.i16[k0*stride/p.width+n0*p.width:], stride, panels, min(p.width, padded(p.Depth)-n0), p.width)
+				active.turn16(panel, p.i16[k0*stride/p.width+n0*p.width:], stride, panels, min(p.width, Int16.padded(p.Depth)-n0), p.width)
 				keep := keepIf(add || k0 > 0)
 				for i := 0; i < rows; {
 					n := rowsOf(rows - i)
-					active.gemm16(q.q[i*depth+k0:], q.scales[i*blocks+k0/depthBlock:], panel, ones, dst[(r.M0+i)*ldd+n0:], depth, blocks, ldd, k, n, cols, keep)
+					active.gemm16(q.i16[i*depth+k0:], q.scales[i*blocks+k0/depthBlock:], panel, ones, dst[(r.M0+i)*ldd+n0:], depth, blocks, ldd, k, n, cols, keep)
 					i += n
 				}
 			}
@@ -122,14 +128,14 @@ func (p *Packed) columnScales(dst []float32, block int) {
 
 // quantizeScaled fills all rows from those of a matrix times the scales of its columns.
 func (x *Quantized) quantizeScaled(rows []float32, ldx int, scales, block []float32) {
-	depth, blocks := padded(x.Depth), blocksOf(x.Depth)
+	depth, blocks := Int16.padded(x.Depth), blocksOf(x.Depth)
 	for m := range x.Rows {
 		for b := range blocks {
 			k0 := b * depthBlock
 			k1 := min(k0+depthBlock, x.Depth)
 			scaled := block[:k1-k0]
 			active.mul(scaled, rows[m*ldx+k0:m*ldx+k1], scales[k0:k1])
-			x.scales[m*blocks+b] = active.quantize16(x.q[m*depth+k0:(m+1)*depth], scaled)
+			x.scales[m*blocks+b] = active.quantize16(x.i16[m*depth+k0:(m+1)*depth], scaled)
 		}
 	}
 }

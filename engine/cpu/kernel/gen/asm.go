@@ -78,6 +78,7 @@ type asm struct {
 	next    int      // first free vector register
 	consts  []string // constants used in this file
 	masks   bool     // the table of tail masks is used
+	config  bool     // the configuration of the tile registers is used
 	labels  int
 }
 
@@ -229,6 +230,9 @@ func (a *asm) data() {
 	}
 	if n := len(a.consts); n > 0 {
 		fmt.Fprintf(a.out, "GLOBL consts<>(SB), RODATA|NOPTR, $%d\n", n*map[bool]int{true: 4, false: 32}[a.wide()])
+	}
+	if a.config {
+		a.tileData()
 	}
 	if a.masks {
 		fmt.Fprintln(a.out)

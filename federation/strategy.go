@@ -60,6 +60,9 @@ type kind struct {
 	products bool
 }
 
+// seeds is the strategy that sends scalars instead of parameters.
+const seeds = "fedkseed"
+
 var kinds = []kind{
 	{name: "fedavg", doc: "mean weighted by examples", linear: true, new: func(Options) Strategy { return average{} }},
 	{name: "fedprox", doc: "the mean; clients are held near the global model by mu", linear: true, new: func(Options) Strategy { return average{} }},
@@ -79,7 +82,7 @@ var kinds = []kind{
 	{name: "ffa", doc: "the first factor is frozen and the mean of the second is exact", linear: true, products: true, new: func(Options) Strategy { return average{} }},
 	{name: "rolora", doc: "rounds train one factor and the other by turns, each mean exact", linear: true, products: true, new: func(Options) Strategy { return average{} }},
 	{name: "flexlora", doc: "exact mean of the products, cut to each client's rank by singular values", products: true, new: func(o Options) Strategy { return products{o.Products} }},
-	{name: "fedkseed", doc: "seeds and scalars instead of parameters, for slow links", linear: true, new: func(Options) Strategy { return average{} }},
+	{name: seeds, doc: "seeds and scalars instead of parameters, for slow links", linear: true, new: func(Options) Strategy { return average{} }},
 }
 
 // Strategies returns the names of all strategies.

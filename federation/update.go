@@ -144,15 +144,6 @@ func weights(updates []Update) ([]float64, error) {
 	return out, nil
 }
 
-// equalWeights gives every client the same part.
-func equalWeights(updates []Update) []float64 {
-	out := make([]float64, len(updates))
-	for i := range out {
-		out[i] = 1 / float64(len(updates))
-	}
-	return out
-}
-
 // mean returns the weighted mean of the updates, in double precision.
 func mean(updates []Update, weights []float64) [][]float64 {
 	var out [][]float64

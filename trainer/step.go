@@ -23,11 +23,16 @@ type Stepper struct {
 	clip      float64
 	seed      uint64
 	parallel  optim.Parallel
-	sums      [][]float32 // gradients of the accumulation, one per parameter
-	step      int         // optimizer steps made
-	probe     *probe      // of forward-only steps; nil for gradients by the backward pass
+	sums      [][]float32   // gradients of the accumulation, one per parameter
+	step      int           // optimizer steps made
+	every     []optim.Param // with the frozen ones, where some are
+	fresh     optim.State   // the optimizer's before its first step
+	probe     *probe        // of forward-only steps; nil for gradients by the backward pass
 	known     references
 	continues bool // the reference is the model with its grafts as they were at the start
+
+	// Correct, where it is set, changes the gradients of a step before they are clipped.
+	Correct func(params []optim.Param)
 }
 
 // StepConfig is what a Stepper is made of.
@@ -42,9 +47,9 @@ type StepConfig struct {
 	Recompute bool                  // keep only the layers' inputs for the backward pass
 	// ForwardOnly estimates the gradient from two forward passes instead of a backward pass.
 	ForwardOnly bool
-	Seed      uint64                // of the dropouts
-	Continues bool                  // the grafts hold what another run has trained, which is then the reference
-	Parallel  optim.Parallel        // as given to the optimizer
+	Seed        uint64         // of the dropouts
+	Continues   bool           // the grafts hold what another run has trained, which is then the reference
+	Parallel    optim.Parallel // as given to the optimizer
 }
 
 // NewStepper returns a stepper that stands before the first step.
@@ -67,6 +72,7 @@ func NewStepper(c StepConfig) (*Stepper, error) {
 		}
 		s.params = append(s.params, optim.Param{Name: t.Name, Shape: t.Shape, Value: t.Values, Group: group})
 	}
+	s.fresh = s.optimizer.State()
 	if c.ForwardOnly {
 		s.probe = newProbe(s.params)
 	}
@@ -108,6 +114,9 @@ func (s *Stepper) Step(ctx context.Context, batches []data.Batch) (StepResult, e
 	}
 	if err := s.gradients(ctx, batches, total, &r); err != nil {
 		return r, err
+	}
+	if s.Correct != nil {
+		s.Correct(s.params)
 	}
 	limit := math.Inf(1)
 	if s.clip > 0 {

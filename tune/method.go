@@ -151,3 +151,14 @@ type OriginReader interface {
 type PEFTTensors interface {
 	PEFTTensors(trained []site.Param, value func(param string) []float32) []checkpoint.Tensor
 }
+
+// Factored is a graft some of whose parameters act as products of two, so that they may be averaged as products.
+type Factored interface {
+	Factors() []Factors
+}
+
+// Factors are the names of the matrices of an update scale·B·A: A (rank, in), B (out, rank).
+type Factors struct {
+	A, B  string
+	Scale float64
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -24,6 +25,9 @@ type Ranker struct {
 	length  int
 	special bool
 	cache   *engine.Cache
+	last    []int32        // input of the run whose outputs stand in program
+	rows    []int32        // of which the outputs are
+	program engine.Program // nil before the first run
 }
 
 // RankerOptions say how texts become tokens.
@@ -95,10 +99,6 @@ func (s *Ranker) score(ctx context.Context, ids []int, from int) (sum float64, g
 	n := len(ids) - 1
 	rows := n - from + 1 // the outputs that are read
 	cols := (n + 31) / 32 * 32
-	p, err := s.program(cols, (rows+7)/8*8)
-	if err != nil {
-		return 0, false, err
-	}
 	in, pos := make([]int32, cols), make([]int32, cols)
 	for i := range cols {
 		pos[i] = int32(i)
@@ -113,10 +113,19 @@ func (s *Ranker) score(ctx context.Context, ids []int, from int) (sum float64, g
 			at[i], targets[i] = int32(from-1+i), int32(ids[from+i])
 		}
 	}
-	if err := p.Run(ctx, engine.Feeds{"ids": in, "positions": pos, "rows": at}); err != nil {
-		return 0, false, err
+	// Answers of one token have one input: it runs once for all of them.
+	if s.program == nil || !slices.Equal(s.last, in) || !slices.Equal(s.rows, at) {
+		p, err := s.compile(cols, len(at))
+		if err != nil {
+			return 0, false, err
+		}
+		s.program = nil
+		if err := p.Run(ctx, engine.Feeds{"ids": in, "positions": pos, "rows": at}); err != nil {
+			return 0, false, err
+		}
+		s.program, s.last, s.rows = p, in, at
 	}
-	logits := p.Output("logits")
+	logits := s.program.Output("logits")
 	v := len(logits) / len(at)
 	greedy = true
 	for i := range rows {
@@ -143,8 +152,8 @@ func logSoftmax(logits []float32, id int) (logp float64, first bool) {
 	return float64(logits[id]-most) - math.Log(sum), best == id
 }
 
-// program computes the logits of some rows of a text.
-func (s *Ranker) program(cols, rows int) (engine.Program, error) {
+// compile returns the program that computes the logits of some rows of a text.
+func (s *Ranker) compile(cols, rows int) (engine.Program, error) {
 	return s.cache.Get(fmt.Sprintf("%d/%d", cols, rows), func() (engine.Program, error) {
 		g, err := graph.Build(func(g *graph.Graph) {
 			sc := site.New(g, site.Inputs{IDs: g.Input("ids", graph.Int, 1, cols), Positions: g.Input("positions", graph.Int, 1, cols)}, s.model.Grafts...)

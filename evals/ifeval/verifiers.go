@@ -199,7 +199,7 @@ func firstWord(a Args, text string) bool {
 	if i := strings.IndexAny(word, `.,?!'"`); i >= 0 {
 		word = word[:i]
 	}
-	return n == a.Paragraphs && strings.ToLower(word) == strings.ToLower(a.FirstWord)
+	return n == a.Paragraphs && strings.EqualFold(word, a.FirstWord)
 }
 
 func postscript(a Args, text string) bool {

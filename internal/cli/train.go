@@ -382,7 +382,11 @@ func (e *experiment) save() (string, error) {
 func (e *experiment) show(saved string) error {
 	a := e.app
 	if a.json {
-		return a.result(map[string]any{"run": e.dir.Dir(), "saved": saved, "outcome": e.outcome})
+		out := map[string]any{"run": e.dir.Dir(), "saved": saved, "outcome": e.outcome}
+		if len(e.task) > 0 {
+			out["p_value"] = chance(e.score[0], e.score[1])
+		}
+		return a.result(out)
 	}
 	var rows [][]string
 	for _, o := range e.outcome {
@@ -394,6 +398,9 @@ func (e *experiment) show(saved string) error {
 		rows = append(rows, []string{o.Name, fmt.Sprintf(format, float64(o.Before*scale)), fmt.Sprintf(format, float64(o.After*scale))})
 	}
 	a.say("%s", a.grid([]string{"", "before", "after"}, rows))
+	if len(e.task) > 0 {
+		a.say("task score, 95 %% interval: %s before, %s after; a difference as large by chance: p = %.2g", interval(e.score[0]), interval(e.score[1]), chance(e.score[0], e.score[1]))
+	}
 	a.say("saved  %s\nreport %s", saved, filepath.Join(e.dir.Dir(), runs.ReportFile))
 	return nil
 }

@@ -184,9 +184,10 @@ func (a *app) eval() *cobra.Command {
 	var m modelFlags
 	var task, text string
 	var most int
+	var benchmarks benchmarkFlags
 	c := &cobra.Command{
 		Use:     "eval",
-		Short:   "Score a model on a task, and its loss on a text",
+		Short:   "Score a model on a task and on public benchmarks, and its loss on a text",
 		Example: "  tunesmith eval -m model.gguf -a runs/run/adapter --task questions.jsonl --text general.txt",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -207,7 +208,15 @@ func (a *app) eval() *cobra.Command {
 					return err
 				}
 				out["task"] = map[string]any{"right": score.Right, "total": score.Total, "share": score.Share()}
-				rows = append(rows, []string{"task score", fmt.Sprintf("%.1f %%", 100*score.Share()), fmt.Sprintf("%d of %d right", score.Right, score.Total)})
+				rows = append(rows, []string{"task score", fmt.Sprintf("%.1f %%", 100*score.Share()), fmt.Sprintf("%s, %d of %d right", interval(score), score.Right, score.Total)})
+			}
+			more, figures, err := benchmarks.take(c.Context(), a, l)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, more...)
+			if len(figures) > 0 {
+				out["benchmarks"] = figures
 			}
 			source := "embedded text"
 			content := readAll(general())
@@ -232,6 +241,7 @@ func (a *app) eval() *cobra.Command {
 		},
 	}
 	m.add(c)
+	benchmarks.add(c)
 	c.Flags().StringVar(&task, "task", "", "JSONL file of questions: prompt or messages, and answer, or choices with label")
 	c.Flags().StringVar(&text, "text", "", "text file for the loss; an embedded one where empty")
 	c.Flags().IntVar(&most, "max-tokens", 32, "most tokens of an answer to the task")

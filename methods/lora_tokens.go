@@ -16,6 +16,7 @@ type tokenRows struct {
 	ids           []int
 	modules       []string // that use the table: the embedding, and a tied output projection
 	vocab, hidden int
+	alone         bool // they are all that trains, and PEFT names them so
 }
 
 func newTokenRows(ids []int, m *site.Map) (tokenRows, error) {
@@ -37,6 +38,9 @@ func (t tokenRows) holds(module string) bool {
 }
 
 func (t tokenRows) name(tensor string) string {
+	if t.alone {
+		return tune.PEFTPrefix + t.modules[0] + "." + tensor
+	}
 	return tune.PEFTPrefix + t.modules[0] + ".token_adapter." + tensor
 }
 

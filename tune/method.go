@@ -38,6 +38,8 @@ type Method struct {
 	// Moved says that the first step does not start from the base: virtual positions take attention before they are
 	// trained.
 	Moved bool
+	// Sample returns options that serve on any small model, where the defaults leave a choice to be made; nil for New.
+	Sample func() any
 	// Rate is the learning rate that trains with the method's defaults, 0 where another axis decides.
 	Rate float64
 	// Default marks the method that a run takes where its file names none.

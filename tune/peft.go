@@ -47,14 +47,16 @@ func ParsePEFT(text []byte) (Method, Parameters, error) {
 const (
 	hubLayout = "adapters/"
 	ownLayout = "tunesmith/"
-	ownKey    = "tunesmith_method"
 )
+
+// OwnMethod is the key of our own layout that names the method.
+const OwnMethod = "tunesmith_method"
 
 // kind returns what an adapter_config.json describes: PEFT's peft_type, or adapters/ and the architecture, or tunesmith/
 // and the method.
 func (c PEFTConfig) kind() (string, error) {
 	if _, ok := c["peft_type"]; !ok {
-		own, err := Key(c, ownKey, "")
+		own, err := Key(c, OwnMethod, "")
 		if err != nil || own != "" {
 			return ownLayout + own, err
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -85,6 +86,9 @@ func profileOf(p *program) *profiler {
 	}}
 	for _, in := range p.instrs {
 		name := in.node.Op.String()
+		if len(in.in) > 1 {
+			name = fmt.Sprint(len(in.in), " operands: ", name)
+		}
 		for _, x := range in.node.In {
 			name += fmt.Sprint(" ", x.Shape())
 		}
@@ -110,9 +114,11 @@ func (t *profiler) report(b *testing.B) {
 	for _, d := range t.total {
 		sum += d
 	}
+	var text strings.Builder
 	for _, n := range names[:min(len(names), 40)] {
-		b.Logf("%5.1f%% %8.2f ms %5d × %s", 100*float64(t.total[n])/float64(sum), t.total[n].Seconds()*1000/float64(b.N), t.count[n]/b.N, n)
+		fmt.Fprintf(&text, "\n%5.1f%% %8.2f ms %5d × %s", 100*float64(t.total[n])/float64(sum), t.total[n].Seconds()*1000/float64(b.N), t.count[n]/b.N, n)
 	}
+	b.Log(text.String())
 }
 
 // BenchmarkDecode measures single tokens over a cache of 512.

@@ -242,7 +242,7 @@ func (x experts) scratch() int {
 	case x.forms == nil:
 		return kernel.MatMulScratch
 	case x.turned:
-		return kernel.TurnedScratch(x.block(), x.forms[0].packed)
+		return kernel.TurnedScratch(x.block(), x.forms[0].packed.Format, x.m)
 	case x.forms[0].packed.Format.BothSides():
 		return kernel.QuantizedLen(x.forms[0].packed.Format, x.block(), x.k)
 	}

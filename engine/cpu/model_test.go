@@ -285,3 +285,95 @@ func TestStorage(t *testing.T) {
 		b.Close()
 	}
 }
+
+// TestInference runs programs that learn nothing, which read frozen weights as they are stored, or pack them for one
+// product, and compares them with the reference.
+func TestInference(t *testing.T) {
+	l := llama{layers: 1, c: 288, f: 320, h: 6, g: 2, d: 48, v: 600}
+	formats := []quant.Format{quant.BF16, quant.Q4_1, quant.F32, quant.F16, quant.Q8_0, quant.Q4_0, quant.Q5_0}
+	if testing.Short() {
+		formats = formats[:2]
+	}
+	for _, format := range formats {
+		for _, rows := range []int{1, 5, fewRows + 6} {
+			g, s, feeds := l.decode(t, rows, 8)
+			for _, x := range s.All() {
+				if x.Values == nil && len(x.Shape) > 1 {
+					v := x.Float32s()
+					x.Format, x.Data = format, make([]byte, format.Bytes(len(v)))
+					format.Quantize(x.Data, v)
+				}
+			}
+			states := map[string][]float32{}
+			for _, x := range s.All() {
+				if x.Values != nil {
+					states[x.Name] = slices.Clone(x.Values)
+				}
+			}
+			want, err := reference.Run(g, wide64(s), feeds)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, precision := range []engine.Precision{engine.FP32, engine.Mixed} {
+				bound := 1e-5
+				if precision == engine.Mixed {
+					bound = 2e-3 // bfloat16 operands would be off by 5e-3
+				}
+				name := fmt.Sprintf("%v/%d rows/%s", format, rows, precision)
+				var bits map[string][]float32
+				for _, workers := range workerCounts {
+					e, err := engine.Open("cpu", engine.Options{Precision: precision, Workers: workers})
+					if err != nil {
+						t.Fatal(err)
+					}
+					for name, v := range states {
+						x, _ := s.Get(name)
+						copy(x.Values, v)
+					}
+					have := runOn(t, e.(*backend), g, s, feeds)
+					if err := e.Close(); err != nil {
+						t.Fatal(err)
+					}
+					if bits == nil {
+						bits = have
+					}
+					sameBits(t, name, have, bits)
+				}
+				if e := relative(bits["logits"], want["logits"]); e > bound {
+					t.Errorf("%s: off by %.2g of its size, want %.2g", name, e, bound)
+				}
+			}
+		}
+	}
+}
+
+// TestFullInMixedPrecision trains weights that are large enough to be packed for each product.
+func TestFullInMixedPrecision(t *testing.T) {
+	l := llama{layers: 1, c: 272, f: 300, h: 4, g: 2, d: 68, v: 300, full: true}
+	g, s, feeds := l.step(t, 2, 40)
+	fill(s, feeds)
+	want, err := reference.Run(g, wide64(s), feeds)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bits map[string][]float32
+	for _, workers := range workerCounts {
+		e, err := engine.Open("cpu", engine.Options{Precision: engine.Mixed, Workers: workers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := runOn(t, e.(*backend), g, s, feeds)
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if bits == nil {
+			bits = have
+		}
+		sameBits(t, fmt.Sprint(workers, " workers"), have, bits)
+	}
+	for name, w := range want {
+		if e := relative(bits[name], w); e > 3e-3 {
+			t.Errorf("%s is off by %.2g of its size", name, e)
+		}
+	}
+}

@@ -64,8 +64,9 @@ type planner struct {
 	values [][]*value // by node and result; nil where nothing asks for it
 	uses   []int      // by node: how many nodes and outputs ask for it
 
-	at      int // the node that is lowered
-	rough   int // useRough is under way
+	learns  bool // gradients are asked for
+	at      int  // the node that is lowered
+	rough   int  // useRough is under way
 	copies  map[copyKey]*again
 	instrs  []*instr // the last first
 	first   []*instr // what stands before all others, such as tables
@@ -102,6 +103,12 @@ func (b *backend) Compile(g *graph.Graph, s *engine.Store) (engine.Program, erro
 		}
 	}
 	p.count()
+	for _, n := range g.Nodes {
+		switch n.Op.(type) {
+		case graph.LinearT, graph.Outer, graph.TokenLogProbGrad:
+			p.learns = p.learns || p.uses[n.ID] > 0
+		}
+	}
 	outputs := map[string]*value{}
 	for _, o := range g.Outputs {
 		if _, ok := outputs[o.Name]; ok {

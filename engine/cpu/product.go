@@ -1,8 +1,10 @@
 package cpu
 
 import (
+	"tunesmith/engine"
 	"tunesmith/engine/cpu/kernel"
 	"tunesmith/graph"
+	"tunesmith/quant"
 )
 
 // A sum of matrix products is one instruction: y = other + α₁·x₁·W₁ + α₂·x₂·W₂ …, where the products add to the
@@ -107,11 +109,14 @@ func (p *planner) lowerSum(n *graph.Node) bool {
 		if q.b != nil {
 			in.in = append(in.in, q.b)
 		}
+		if q.passing != nil {
+			in.temp = append(in.temp, q.passing.memory)
+		}
 		products = append(products, q)
 	}
 	work := newSumWork(products)
 	in.scratch = work.scratch()
-	in.bind = func(prog *program) []phase { return []phase{work.bind(prog, dst, other)} }
+	in.bind = func(prog *program) []phase { return work.bind(prog, dst, other) }
 	p.emit(in)
 	return true
 }
@@ -121,7 +126,9 @@ type product struct {
 	a, b    *value // b is nil where packed is there
 	aT, bT  bool   // transposed: a is stored as K × M, b as N × K
 	form    *form
-	turned  bool // x·W by a form that was packed for x·Wᵀ
+	passing *passing       // in place of a form
+	stored  *engine.Tensor // in place of a form: read as it is stored
+	turned  bool           // x·W by what is packed for x·Wᵀ
 	m, n, k int
 	alpha   float32
 }
@@ -129,6 +136,78 @@ type product struct {
 // packLimit is the number of elements up to which a trained weight is packed anew at every step, for x·Wᵀ. Larger
 // ones are laid out slice by slice in the product itself, and for x·W the rows are read as they stand.
 const packLimit = 1 << 16
+
+// The forms of a weight on the right side, beside those that the backend keeps.
+const (
+	// fewRows is the number of rows up to which a weight is multiplied as it is stored where it is only read.
+	fewRows = 64
+	// passingLimit is the number of elements of the largest weight that is packed for one product alone.
+	passingLimit = 1 << 23
+)
+
+// passing is a weight that is packed for one product and forgotten: it costs time instead of memory.
+type passing struct {
+	tensor *engine.Tensor
+	format kernel.Format
+	memory *value
+}
+
+// right chooses how a weight is read.
+func (p *planner) right(q *product, t *engine.Tensor, w *graph.Node) {
+	keep := func() { q.form = p.form(t, panels) }
+	pass := func(format kernel.Format) {
+		q.passing = &passing{t, format, p.temporary(kernel.PackedLen(format, t.Shape[0], t.Shape[1]))}
+		if t.Values == nil {
+			p.storage[t] = true
+		}
+	}
+	switch {
+	case t.Trainable && p.weights.format.BothSides() && t.Size() > packLimit && t.Size() <= passingLimit:
+		pass(p.weights.format)
+	case t.Trainable && (q.turned || t.Size() > packLimit):
+		q.b = p.use(w)
+	case t.Trainable || p.learns || t.Values == nil && t.Data == nil:
+		keep()
+	case q.m <= fewRows && p.readable(t):
+		if q.stored = t; t.Values == nil {
+			p.storage[t] = true
+		}
+	case t.Size() > passingLimit || !p.readable(t) || p.weights.find(t, panels) != nil:
+		keep()
+	default:
+		pass(p.weights.formatOf(t))
+	}
+}
+
+// storedOf views a tensor as the right operand of products of few rows.
+func storedOf(t *engine.Tensor) *kernel.Stored {
+	w := &kernel.Stored{Cols: t.Shape[0], Depth: t.Shape[1], Format: t.Format, Data: t.Data}
+	if t.Values != nil {
+		w.Format, w.Data = quant.F32, kernel.Bytes(t.Values)
+	}
+	return w
+}
+
+// readable reports whether products of few rows can read the weight's storage, with the precision that is asked for.
+func (p *planner) readable(t *engine.Tensor) bool {
+	f := t.Format
+	if t.Values != nil {
+		f = quant.F32
+	}
+	exact := f == quant.F32 || f == quant.F16 || f == quant.BF16
+	return (exact || p.Precision != engine.FP32) && kernel.CanMultiply(f, t.Shape[1])
+}
+
+// panels is the format and the columns of what a product reads as panels, ok false where it reads none.
+func (q product) panels() (f kernel.Format, cols int, ok bool) {
+	switch {
+	case q.form != nil:
+		return q.form.packed.Format, q.form.tensor.Shape[0], true
+	case q.passing != nil:
+		return q.passing.format, q.passing.tensor.Shape[0], true
+	}
+	return "", 0, false
+}
 
 // product returns the operands of a term. A constant factor of an operand joins the term's, where that has a place.
 func (p *planner) product(t term, added bool) product {
@@ -153,8 +232,8 @@ func (p *planner) product(t term, added bool) product {
 	case graph.Outer:
 		q.m, q.n, q.k, q.aT = x.Dim(-1), w.Dim(-1), rows(x), true
 	}
-	if t, err := p.stores(w); err == nil && t != nil && !outer && (!t.Trainable || !q.turned && t.Size() <= packLimit) {
-		q.form = p.form(t, panels)
+	if t, err := p.stores(w); err == nil && t != nil && !outer {
+		p.right(&q, t, w)
 	} else {
 		q.b = use(w)
 	}
@@ -187,7 +266,7 @@ func newSumWork(products []product) sumWork {
 	w := sumWork{products: products, m: products[0].m, n: products[0].n, blockRows: products[0].m}
 	tile := kernel.TileRows()
 	for _, q := range products {
-		if q.form != nil {
+		if _, _, ok := q.panels(); ok {
 			w.blockRows = min(w.blockRows, max(blockBytes/4/max(q.k, 1)/tile*tile, 2*tile))
 		}
 	}
@@ -198,32 +277,52 @@ func newSumWork(products []product) sumWork {
 func (w sumWork) scratch() int {
 	n := 0
 	for _, q := range w.products {
+		format, cols, packed := q.panels()
+		need := 0
 		switch {
 		case q.tall():
-			n = max(n, kernel.MatMulScratch+q.m*q.n)
-		case q.form == nil:
-			n = max(n, kernel.MatMulScratch)
-			if q.alpha != 1 {
-				n = max(n, kernel.MatMulScratch+w.blockRows*q.k)
-			}
-		default:
-			m := 0
-			if q.alpha != 1 {
-				m = w.blockRows * q.k
-			}
-			switch {
-			case q.turned:
-				m += kernel.TurnedScratch(w.blockRows, q.form.packed)
-			case q.form.packed.Format.BothSides():
-				m += kernel.QuantizedLen(q.form.packed.Format, w.blockRows, q.k)
-			}
-			n = max(n, m)
+			need = kernel.MatMulScratch + q.m*q.n
+		case q.stored != nil:
+			need = kernel.StoredLeftLen(q.m, q.k)
+		case !packed:
+			need = kernel.MatMulScratch
+		case q.turned:
+			need = kernel.TurnedScratch(w.blockRows, format, cols)
+		case format.BothSides():
+			need = kernel.QuantizedLen(format, w.blockRows, q.k)
+		}
+		if q.alpha != 1 {
+			need += w.blockRows * q.k
+		}
+		n = max(n, need)
+		if q.passing != nil {
+			n = max(n, kernel.PackScratch)
 		}
 	}
 	return n
 }
 
-func (w sumWork) bind(prog *program, dst, other *value) phase {
+// bind returns the phases: weights that are packed for these products alone come first.
+func (w sumWork) bind(prog *program, dst, other *value) []phase {
+	var phases []phase
+	packed := make([]*kernel.Packed, len(w.products))
+	for i, q := range w.products {
+		if q.form != nil {
+			packed[i] = q.form.packed
+		}
+		if q.passing != nil {
+			t := q.passing.tensor
+			packed[i] = kernel.NewPacked(q.passing.format, t.Shape[0], t.Shape[1], q.passing.memory.f())
+			phases = append(phases, func(worker, workers int) {
+				lo, hi := share(packed[i].Panels(), 1, worker, workers)
+				packPanels(packed[i], 0, reader(t), lo, hi, prog.scratch(worker))
+			})
+		}
+	}
+	return append(phases, w.multiply(prog, dst, other, packed))
+}
+
+func (w sumWork) multiply(prog *program, dst, other *value, packed []*kernel.Packed) phase {
 	to := dst.f()
 	var from []float32
 	if other != nil {
@@ -243,7 +342,7 @@ func (w sumWork) bind(prog *program, dst, other *value) phase {
 			}
 			block := kernel.Range{M0: m0, M1: m1, N0: r.N0, N1: r.N1}
 			for i, q := range w.products {
-				q.compute(to, block, i > 0 || other != nil, scratch)
+				q.compute(to, block, packed[i], i > 0 || other != nil, scratch)
 			}
 		}
 	}
@@ -262,7 +361,7 @@ func split(m, n, worker, workers int) kernel.Range {
 }
 
 // compute computes a block of the product, or adds it to what is there.
-func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []float32) {
+func (q product) compute(dst []float32, r kernel.Range, packed *kernel.Packed, add bool, scratch []float32) {
 	a := q.a.f()
 	scaleAfter := q.alpha != 1 && !add
 	if q.tall() {
@@ -281,20 +380,23 @@ func (q product) compute(dst []float32, r kernel.Range, add bool, scratch []floa
 			x = scaled
 		}
 		switch {
-		case q.form == nil:
+		case q.stored != nil:
+			stored := storedOf(q.stored)
+			stored.Gemv(to, q.n, stored.NewStoredLeft(x, rows.M1, scratch), r.N0, r.N1, add)
+		case packed == nil:
 			b := kernel.RowMajor(q.b.f(), q.n)
 			if q.bT {
 				b = kernel.RowMajor(q.b.f(), q.k).T()
 			}
 			kernel.MatMul(to, q.n, kernel.RowMajor(x, q.k), b, q.k, rows, add, scratch)
 		case q.turned:
-			kernel.GemmTurned(to, q.n, x, q.k, q.form.packed, rows, add, scratch)
-		case q.form.packed.Format.BothSides():
-			z := kernel.NewQuantized(q.form.packed.Format, rows.M1, q.k, scratch)
+			kernel.GemmTurned(to, q.n, x, q.k, packed, rows, add, scratch)
+		case packed.Format.BothSides():
+			z := kernel.NewQuantized(packed.Format, rows.M1, q.k, scratch)
 			z.Quantize(x, q.k, 0, rows.M1)
-			kernel.GemmQuantized(to, q.n, z, q.form.packed, rows, add)
+			kernel.GemmQuantized(to, q.n, z, packed, rows, add)
 		default:
-			kernel.Gemm(to, q.n, x, q.k, q.form.packed, rows, add)
+			kernel.Gemm(to, q.n, x, q.k, packed, rows, add)
 		}
 	}
 	if scaleAfter {

@@ -56,7 +56,7 @@ func (w vocabulary) productScratch(rows int) int {
 	if w.value != nil {
 		return kernel.MatMulScratch
 	}
-	return kernel.TurnedScratch(rows, w.form.packed.Columns(0, min(vocabTile, w.rows)))
+	return kernel.TurnedScratch(rows, w.form.packed.Format, min(vocabTile, w.rows))
 }
 
 // logits computes x·Wᵀ for the tile v0 … v1−1.

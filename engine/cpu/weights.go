@@ -46,6 +46,13 @@ type weights struct {
 	forms  map[formKey]weak.Pointer[form]
 }
 
+// find returns the form in a layout of a whole tensor, nil where no program has it.
+func (w *weights) find(t *engine.Tensor, l layout) *form {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.forms[formKey{weak.Make(t), l, 0}].Value()
+}
+
 // get returns the form in a layout of a part of a tensor, which is all of it but for stacks of matrices. Its content is
 // made by the next run.
 func (w *weights) get(t *engine.Tensor, l layout, part int) *form {
@@ -94,10 +101,13 @@ func (f *form) fill(read func(dst []float32, at int), worker, workers int, scrat
 		read(f.floats[lo:hi], lo)
 		return
 	}
-	first, depth := f.part*f.packed.Cols, f.packed.Depth
-	rows := func(dst []float32, row, col int) { read(dst, (first+row)*depth+col) }
 	lo, hi := share(f.packed.Panels(), 1, worker, workers)
-	f.packed.Pack(rows, lo, hi, scratch)
+	packPanels(f.packed, f.part*f.packed.Cols, read, lo, hi, scratch)
+}
+
+// packPanels fills panels from what reads the tensor, whose row first is the panels' first.
+func packPanels(p *kernel.Packed, first int, read func(dst []float32, at int), lo, hi int, scratch []float32) {
+	p.Pack(func(dst []float32, row, col int) { read(dst, (first+row)*p.Depth+col) }, lo, hi, scratch)
 }
 
 // reader returns what reads elements of a tensor from a flat index on, for one worker.

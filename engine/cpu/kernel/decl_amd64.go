@@ -212,6 +212,36 @@ func turn16AVX2(dst []int16, src []int16, stride int, panels int, cols int, widt
 //go:noescape
 func turn32AVX2(dst []float32, src []float32, stride int, panels int, cols int, width int)
 
+// dotQ8AVX2 is the AVX2 form of dotQ8.
+//
+//go:noescape
+func dotQ8AVX2(y []float32, x []int16, w []byte)
+
+// dotQ40AVX2 is the AVX2 form of dotQ40.
+//
+//go:noescape
+func dotQ40AVX2(y []float32, x []int16, w []byte)
+
+// dotQ41AVX2 is the AVX2 form of dotQ41.
+//
+//go:noescape
+func dotQ41AVX2(y []float32, x []int16, w []byte, sums []float32)
+
+// dotF32AVX2 is the AVX2 form of dotF32.
+//
+//go:noescape
+func dotF32AVX2(y []float32, x []float32, w []byte)
+
+// dotBF16AVX2 is the AVX2 form of dotBF16.
+//
+//go:noescape
+func dotBF16AVX2(y []float32, x []float32, w []byte)
+
+// dotF16AVX2 is the AVX2 form of dotF16.
+//
+//go:noescape
+func dotF16AVX2(y []float32, x []float32, w []byte)
+
 // gemmAVX2 is the AVX2 form of gemm.
 //
 //go:noescape
@@ -226,6 +256,11 @@ func gemmBF16AVX2(a []float32, b []uint16, c []float32, ars int, acs int, ldb in
 //
 //go:noescape
 func quantize16AVX2(q []int16, a []float32) float32
+
+// quantize15AVX2 is the AVX2 form of quantize15.
+//
+//go:noescape
+func quantize15AVX2(q []int16, a []float32) float32
 
 // gemm16AVX2 is the AVX2 form of gemm16.
 //
@@ -447,6 +482,36 @@ func turn16AVX512(dst []int16, src []int16, stride int, panels int, cols int, wi
 //go:noescape
 func turn32AVX512(dst []float32, src []float32, stride int, panels int, cols int, width int)
 
+// dotQ8AVX512 is the AVX512 form of dotQ8.
+//
+//go:noescape
+func dotQ8AVX512(y []float32, x []int16, w []byte)
+
+// dotQ40AVX512 is the AVX512 form of dotQ40.
+//
+//go:noescape
+func dotQ40AVX512(y []float32, x []int16, w []byte)
+
+// dotQ41AVX512 is the AVX512 form of dotQ41.
+//
+//go:noescape
+func dotQ41AVX512(y []float32, x []int16, w []byte, sums []float32)
+
+// dotF32AVX512 is the AVX512 form of dotF32.
+//
+//go:noescape
+func dotF32AVX512(y []float32, x []float32, w []byte)
+
+// dotBF16AVX512 is the AVX512 form of dotBF16.
+//
+//go:noescape
+func dotBF16AVX512(y []float32, x []float32, w []byte)
+
+// dotF16AVX512 is the AVX512 form of dotF16.
+//
+//go:noescape
+func dotF16AVX512(y []float32, x []float32, w []byte)
+
 // gemmAVX512 is the AVX512 form of gemm.
 //
 //go:noescape
@@ -461,6 +526,11 @@ func gemmBF16AVX512(a []float32, b []uint16, c []float32, ars int, acs int, ldb 
 //
 //go:noescape
 func quantize16AVX512(q []int16, a []float32) float32
+
+// quantize15AVX512 is the AVX512 form of quantize15.
+//
+//go:noescape
+func quantize15AVX512(q []int16, a []float32) float32
 
 // gemm16AVX512 is the AVX512 form of gemm16.
 //
@@ -521,9 +591,16 @@ var tableAVX2 = table{
 	sumExp:           sumExpAVX2,
 	turn16:           turn16AVX2,
 	turn32:           turn32AVX2,
+	dotQ8:            dotQ8AVX2,
+	dotQ40:           dotQ40AVX2,
+	dotQ41:           dotQ41AVX2,
+	dotF32:           dotF32AVX2,
+	dotBF16:          dotBF16AVX2,
+	dotF16:           dotF16AVX2,
 	gemm:             gemmAVX2,
 	gemmBF16:         gemmBF16AVX2,
 	quantize16:       quantize16AVX2,
+	quantize15:       quantize15AVX2,
 	gemm16:           gemm16AVX2,
 	gemmRows:         []int{1, 2, 4, 6},
 	gemmCols:         16,
@@ -573,9 +650,16 @@ var tableAVX512 = table{
 	sumExp:           sumExpAVX512,
 	turn16:           turn16AVX512,
 	turn32:           turn32AVX512,
+	dotQ8:            dotQ8AVX512,
+	dotQ40:           dotQ40AVX512,
+	dotQ41:           dotQ41AVX512,
+	dotF32:           dotF32AVX512,
+	dotBF16:          dotBF16AVX512,
+	dotF16:           dotF16AVX512,
 	gemm:             gemmAVX512,
 	gemmBF16:         gemmBF16AVX512,
 	quantize16:       quantize16AVX512,
+	quantize15:       quantize15AVX512,
 	gemm16:           gemm16AVX512,
 	gemmRows:         []int{1, 2, 4, 8, 14},
 	gemmCols:         32,

@@ -105,6 +105,109 @@ done:
 	VZEROUPPER
 	RET
 
+// func quantize15AVX2(q []int16, a []float32) float32
+TEXT ·quantize15AVX2(SB), NOSPLIT, $0-52
+	MOVQ q_base+0(FP), DI
+	MOVQ a_base+24(FP), SI
+	MOVQ a_len+32(FP), R8
+	VXORPS Y0, Y0, Y0
+	MOVQ R8, CX
+	XORQ AX, AX
+	SUBQ $8, CX
+	JLT largestend
+largest:
+	VMOVUPS (SI)(AX*4), Y1
+	VANDPS consts<>+0(SB), Y1, Y1
+	VPMAXSD Y1, Y0, Y0
+	ADDQ $8, AX
+	SUBQ $8, CX
+	JGE largest
+largestend:
+	ADDQ $8, CX
+	TESTQ CX, CX
+	JEQ join
+	LEAQ tailmask<>+32(SB), R12
+	SHLQ $2, CX
+	SUBQ CX, R12
+	VMOVUPS (R12), Y15
+	VMASKMOVPS (SI)(AX*4), Y15, Y1
+	VANDPS consts<>+0(SB), Y1, Y1
+	VPMAXSD Y1, Y0, Y0
+join:
+	VEXTRACTF128 $1, Y0, X1
+	VPMAXSD X1, X0, X0
+	VPERMILPS $0x4e, X0, X1
+	VPMAXSD X1, X0, X0
+	VPERMILPS $0xb1, X0, X1
+	VPMAXSD X1, X0, X0
+	VMOVD X0, AX
+	MOVL $0x46fffe00, BX
+	VMOVD BX, X1
+	VDIVSS X1, X0, X2
+	VDIVSS X0, X1, X0
+	CMPL AX, $0x7f800000
+	JLT finite
+	MOVL $0x7fc00000, BX
+	VMOVD BX, X2
+	VXORPS X0, X0, X0
+finite:
+	CMPL AX, $0xda24260
+	JGE normal
+	VXORPS X0, X0, X0
+	VXORPS X2, X2, X2
+normal:
+	VMOVSS X2, ret+48(FP)
+	VBROADCASTSS X0, Y0
+	MOVQ R8, CX
+	XORQ AX, AX
+	SUBQ $16, CX
+	JLT roundend
+round:
+	VMOVUPS (SI)(AX*4), Y1
+	VMOVUPS 32(SI)(AX*4), Y2
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
+	VCVTPS2DQ Y1, Y1
+	VCVTPS2DQ Y2, Y2
+	VPACKSSDW Y2, Y1, Y1
+	VPERMQ $0xd8, Y1, Y1
+	VMOVDQU Y1, (DI)(AX*2)
+	ADDQ $16, AX
+	SUBQ $16, CX
+	JGE round
+roundend:
+	ADDQ $16, CX
+	TESTQ CX, CX
+	JEQ done
+	VXORPS Y2, Y2, Y2
+	CMPQ CX, $8
+	JLE short
+	VMOVUPS (SI)(AX*4), Y1
+	SUBQ $8, CX
+	LEAQ tailmask<>+32(SB), R12
+	SHLQ $2, CX
+	SUBQ CX, R12
+	VMOVUPS (R12), Y15
+	VMASKMOVPS 32(SI)(AX*4), Y15, Y2
+	JMP last
+short:
+	LEAQ tailmask<>+32(SB), R12
+	SHLQ $2, CX
+	SUBQ CX, R12
+	VMOVUPS (R12), Y15
+	VMASKMOVPS (SI)(AX*4), Y15, Y1
+last:
+	VMULPS Y0, Y1, Y1
+	VMULPS Y0, Y2, Y2
+	VCVTPS2DQ Y1, Y1
+	VCVTPS2DQ Y2, Y2
+	VPACKSSDW Y2, Y1, Y1
+	VPERMQ $0xd8, Y1, Y1
+	VMOVDQU Y1, (DI)(AX*2)
+done:
+	VZEROUPPER
+	RET
+
 // func gemm16AVX2(a []int16, sa []float32, b []int16, sb []float32, c []float32, ars int, sas int, ldc int, k int, rows int, cols int, keep int)
 TEXT ·gemm16AVX2(SB), NOSPLIT, $0-176
 	MOVQ a_base+0(FP), SI

@@ -85,6 +85,89 @@ done:
 	VZEROUPPER
 	RET
 
+// func quantize15AVX512(q []int16, a []float32) float32
+TEXT ·quantize15AVX512(SB), NOSPLIT, $0-52
+	MOVQ q_base+0(FP), DI
+	MOVQ a_base+24(FP), SI
+	MOVQ a_len+32(FP), R8
+	VPXORD Z0, Z0, Z0
+	MOVQ R8, CX
+	XORQ AX, AX
+	SUBQ $16, CX
+	JLT largestend
+largest:
+	VMOVUPS (SI)(AX*4), Z1
+	VANDPS.BCST consts<>+0(SB), Z1, Z1
+	VPMAXSD Z1, Z0, Z0
+	ADDQ $16, AX
+	SUBQ $16, CX
+	JGE largest
+largestend:
+	ADDQ $16, CX
+	TESTQ CX, CX
+	JEQ join
+	MOVL $1, R12
+	SHLL CX, R12
+	DECL R12
+	KMOVW R12, K1
+	VMOVUPS.Z (SI)(AX*4), K1, Z1
+	VANDPS.BCST consts<>+0(SB), Z1, Z1
+	VPMAXSD Z1, Z0, Z0
+join:
+	VEXTRACTF64X4 $1, Z0, Y1
+	VPMAXSD Y1, Y0, Y0
+	VEXTRACTF128 $1, Y0, X1
+	VPMAXSD X1, X0, X0
+	VPERMILPS $0x4e, X0, X1
+	VPMAXSD X1, X0, X0
+	VPERMILPS $0xb1, X0, X1
+	VPMAXSD X1, X0, X0
+	VMOVD X0, AX
+	MOVL $0x46fffe00, BX
+	VMOVD BX, X1
+	VDIVSS X1, X0, X2
+	VDIVSS X0, X1, X0
+	CMPL AX, $0x7f800000
+	JLT finite
+	MOVL $0x7fc00000, BX
+	VMOVD BX, X2
+	VXORPS X0, X0, X0
+finite:
+	CMPL AX, $0xda24260
+	JGE normal
+	VXORPS X0, X0, X0
+	VXORPS X2, X2, X2
+normal:
+	VMOVSS X2, ret+48(FP)
+	VBROADCASTSS X0, Z0
+	MOVQ R8, CX
+	XORQ AX, AX
+	SUBQ $16, CX
+	JLT roundend
+round:
+	VMOVUPS (SI)(AX*4), Z1
+	VMULPS Z0, Z1, Z1
+	VCVTPS2DQ Z1, Z1
+	VPMOVSDW Z1, (DI)(AX*2)
+	ADDQ $16, AX
+	SUBQ $16, CX
+	JGE round
+roundend:
+	ADDQ $16, CX
+	TESTQ CX, CX
+	JEQ done
+	MOVL $1, R12
+	SHLL CX, R12
+	DECL R12
+	KMOVW R12, K1
+	VMOVUPS.Z (SI)(AX*4), K1, Z1
+	VMULPS Z0, Z1, Z1
+	VCVTPS2DQ Z1, Z1
+	VPMOVSDW Z1, (DI)(AX*2)
+done:
+	VZEROUPPER
+	RET
+
 // func gemm16AVX512(a []int16, sa []float32, b []int16, sb []float32, c []float32, ars int, sas int, ldc int, k int, rows int, cols int, keep int)
 TEXT ·gemm16AVX512(SB), NOSPLIT, $0-176
 	MOVQ a_base+0(FP), SI

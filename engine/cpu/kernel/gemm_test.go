@@ -187,7 +187,7 @@ func TestGemmTurned(t *testing.T) {
 			for i := range n { // compare with what is held
 				p.Row(held.Data[i*k:(i+1)*k], i, 0)
 			}
-			scratch := make([]float32, TurnedScratch(m, p))
+			scratch := make([]float32, TurnedScratch(m, f, n))
 			old := randoms(r, m*ldd, 1)
 			got, parts := append([]float32(nil), old...), append([]float32(nil), old...)
 			GemmTurned(got, ldd, x.Data, ldx, p, whole(m, k), add, scratch)

@@ -274,8 +274,9 @@ func (p *Packed) packInt16(panel int, w Rows, scratch []float32) {
 				q[n] = 0
 			}
 			part = part[n:]
-			for l := 0; l < p.Format.padded(n); l += 2 {
-				pairs[(k0+l)/2*p.width+j] = uint32(uint16(q[l])) | uint32(uint16(q[l+1]))<<16
+			to := pairs[k0/2*p.width+j:]
+			for l, pair := range words(q[:p.Format.padded(n)]) {
+				to[l*p.width] = pair
 			}
 		}
 	}

@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // The twins of the vector kernels in plain Go, by the same formulas.
 
@@ -141,11 +144,29 @@ var tablePortable = table{
 	gemm:       gemmPortable,
 	gemmBF16:   gemmBF16Portable,
 	gemm16:     gemm16Portable(portableCols),
-	quantize16: quantize16Portable,
+	quantize16: func(q []int16, a []float32) float32 { return quantizePortable(q, a, levels16) },
+	quantize15: func(q []int16, a []float32) float32 { return quantizePortable(q, a, levels15) },
 	turn16:     turn16Portable,
 	turn32:     turn32Portable,
-	gemmRows:   []int{1, 4},
-	gemmCols:   portableCols,
+
+	dotQ8: func(y []float32, x []int16, w []byte) {
+		dotIntegers(y, x, w, 34, func(b []byte, i int) int32 { return int32(int8(b[2+i])) })
+	},
+	dotQ40: func(y []float32, x []int16, w []byte) {
+		dotIntegers(y, x, w, 18, func(b []byte, i int) int32 { return nibble(b[2:], i) - 8 })
+	},
+	dotQ41: dotQ41Portable,
+	dotF32: func(y, x []float32, w []byte) {
+		dotFloats(y, x, w, 4, func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) })
+	},
+	dotBF16: func(y, x []float32, w []byte) {
+		dotFloats(y, x, w, 2, func(b []byte) float32 { return fromBF16(binary.LittleEndian.Uint16(b)) })
+	},
+	dotF16: func(y, x []float32, w []byte) {
+		dotFloats(y, x, w, 2, func(b []byte) float32 { return fromF16(binary.LittleEndian.Uint16(b)) })
+	},
+	gemmRows: []int{1, 4},
+	gemmCols: portableCols,
 }
 
 // lanes sums f(0) … f(n−1) in eight interleaved sums, which are as exact as those of a vector kernel.

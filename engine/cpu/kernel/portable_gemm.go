@@ -92,8 +92,8 @@ func gemm16Portable(width int) func(a []int16, sa []float32, b []int16, sb, c []
 	}
 }
 
-// quantize16Portable is the twin of table.quantize16.
-func quantize16Portable(q []int16, a []float32) float32 {
+// quantizePortable is the twin of table.quantize16 and quantize15.
+func quantizePortable(q []int16, a []float32, levels float32) float32 {
 	var top uint32
 	for _, x := range a {
 		top = max(top, math.Float32bits(x)&^(1<<31))
@@ -106,11 +106,11 @@ func quantize16Portable(q []int16, a []float32) float32 {
 	case largest < 1e-30:
 		return 0
 	}
-	inverse := levels16 / largest
+	inverse := levels / largest
 	for i, x := range a {
 		q[i] = int16(math.RoundToEven(float64(x * inverse)))
 	}
-	return largest / levels16
+	return largest / levels
 }
 
 // turn16Portable is the twin of table.turn16.

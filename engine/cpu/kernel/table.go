@@ -42,6 +42,8 @@ type table struct {
 	gemm16 func(a []int16, sa []float32, b []int16, sb, c []float32, ars, sas, ldc, k, rows, cols, keep int)
 	// quantize16 rounds a block and returns its scale; it writes whole groups of 16 of q.
 	quantize16 func(q []int16, a []float32) float32
+	// quantize15 is the same with all the integers of 16 bits.
+	quantize15 func(q []int16, a []float32) float32
 	// turn16 transposes pieces of a number of panels, which lie stride integers apart: their integers at depths
 	// below cols, from the beginning of src on, become the columns of one panel whose depth is all their columns. All
 	// panels are width columns wide.
@@ -49,6 +51,12 @@ type table struct {
 	// turn32 is the same for panels of single values, which have no pairs. cols is a multiple of 8 but for the
 	// portable kernel.
 	turn32 func(dst, src []float32, stride, panels, cols, width int)
+
+	// The dot kernels write the products of x with rows of a weight in the bytes of its storage; see Stored. Lengths of
+	// x are multiples of 32. sums are Σ x of each 32.
+	dotQ8, dotQ40           func(y []float32, x []int16, w []byte)
+	dotQ41                  func(y []float32, x []int16, w []byte, sums []float32)
+	dotF32, dotBF16, dotF16 func(y, x []float32, w []byte)
 
 	gemmRows []int  // heights of the tiles, ascending, the first 1
 	gemmCols int    // width of the tiles and of packed panels

@@ -8,16 +8,16 @@ const turnedDepth = 512
 // ones are the scales of a turned panel.
 var ones = slices.Repeat([]float32{1}, turnedDepth/depthBlock*widest)
 
-// TurnedScratch is the length of the scratch of GemmTurned for that many rows.
-func TurnedScratch(rows int, p *Packed) int {
+// TurnedScratch is the length of the scratch of GemmTurned for that many rows and an operand of that many columns.
+func TurnedScratch(rows int, f Format, cols int) int {
 	n := turnedDepth * widest / 2 // a piece of a turned panel
-	switch p.Format {
+	switch f {
 	case BF16:
 		n += n
 	case Int16:
-		n += QuantizedLen(Int16, rows, p.Cols) + Int16.padded(p.Cols) + depthBlock + 16
+		n += QuantizedLen(Int16, rows, cols) + Int16.padded(cols) + depthBlock + 16
 	case BF16Tiles:
-		n += QuantizedLen(BF16Tiles, rows, p.Cols)
+		n += QuantizedLen(BF16Tiles, rows, cols)
 	}
 	return n
 }

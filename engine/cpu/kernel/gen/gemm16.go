@@ -197,11 +197,11 @@ func (a *asm) vexDot16(d, x, y string) {
 		inverted(rd>>3)<<7|1<<6|inverted(ry>>3)<<5|2, (15-rx)<<3|1<<2|1, 3<<6|rd&7<<3|ry&7, y, x, d)
 }
 
-// quantize16Kernel rounds a block to integers of 13 bits: q = round(x·4095/max|x|), scale max/4095. A block with
+// quantizeKernel rounds a block to integers up to levels: q = round(x·levels/max|x|), scale max/levels. A block with
 // an infinity or NaN has the scale NaN, one below 1e-30 the scale 0. It writes whole groups of 16 values, zero
 // beyond the end of a.
-func quantize16Kernel() kernel {
-	return kernel{name: "quantize16", params: []param{{"q", "[]int16"}, {"a", "[]float32"}}, ret: true, emit: func(a *asm) {
+func quantizeKernel(name string, levels float32) kernel {
+	return kernel{name: name, params: []param{{"q", "[]int16"}, {"a", "[]float32"}}, ret: true, emit: func(a *asm) {
 		top, inv := a.v(0), a.v(0)
 		v := a.v(1)
 		a.op("MOVQ %s, DI", a.base("q"))
@@ -235,7 +235,7 @@ func quantize16Kernel() kernel {
 		a.op("VPERMILPS $0xb1, X0, X1")
 		a.op("VPMAXSD X1, X0, X0")
 		a.op("VMOVD X0, AX")
-		a.op("MOVL $%#x, BX", math.Float32bits(4095))
+		a.op("MOVL $%#x, BX", math.Float32bits(levels))
 		a.op("VMOVD BX, X1")
 		a.op("VDIVSS X1, X0, X2") // scale
 		a.op("VDIVSS X0, X1, X0") // its reciprocal

@@ -32,9 +32,10 @@ var groups = []group{
 	{name: "gelutanh", kernels: activationKernels("geluTanh", geluTanh)},
 	{name: "reduce", kernels: reduceKernels()},
 	{name: "turn", kernels: []kernel{turn16Kernel(), turn32Kernel()}},
+	{name: "stored", kernels: storedKernels()},
 	{name: "gemm", kernels: []kernel{gemmKernel("gemm", false)}},
 	{name: "gemmbf16", kernels: []kernel{gemmKernel("gemmBF16", true)}},
-	{name: "gemm16", kernels: []kernel{quantize16Kernel(), gemm16Kernel("gemm16", false)}},
+	{name: "gemm16", kernels: []kernel{quantizeKernel("quantize16", 4095), quantizeKernel("quantize15", 1<<15-1), gemm16Kernel("gemm16", false)}},
 	{name: "gemm16vnni", kernels: []kernel{gemm16Kernel("gemm16VNNI", true)}, extra: true},
 	{name: "tiles", kernels: []kernel{tilesKernel()}, extra: true, target: "AVX512"},
 }

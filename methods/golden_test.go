@@ -24,8 +24,6 @@ import (
 
 // later names what cases of golden/peft wait for, by a property of the case. It only shrinks.
 var later = map[string]string{
-	"base mixtral": "mixture of experts to come",
-
 	"method LoRA-FA":  "a projected gradient to come",
 	"method weighted": "TestGoldenSeveralAdapters has it",
 
@@ -177,6 +175,9 @@ func (f fixture) outputs(t *testing.T) {
 	for name, want := range f.group("grad") {
 		near(t, "gradient of "+name, out["grad."+name], want.F32, 1e-4)
 	}
+	if f.Trainable == nil {
+		return
+	}
 	var count int
 	for _, p := range a.Sites.Trainable() {
 		count += p.Size()
@@ -305,6 +306,7 @@ func (f fixture) merge(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := openModel(t, dir)
+	unstack(merged, m)
 	for _, p := range m.Map().Params {
 		have, err := m.Values(p.Name)
 		if err != nil {
@@ -327,6 +329,25 @@ func (f fixture) merge(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameLogits(t, "merged", f.batches[0], f.logits(t, bare), f.values["merged_logits"].F32)
+}
+
+// unstack replaces the tensors of all experts of a layer by those that the model has.
+func unstack(merged map[string]golden.Tensor, m *model.Model) {
+	var stacks []string
+	for _, e := range m.Map().Experts {
+		all, ok := merged[e.Stack]
+		if !ok || e.Stacked {
+			continue
+		}
+		stacks = append(stacks, e.Stack)
+		for i := range e.Count {
+			at := (i*e.StackRows + e.First) * e.In
+			merged[e.Param(i)] = golden.Tensor{Shape: []int{e.Out, e.In}, F32: all.F32[at : at+e.Out*e.In]}
+		}
+	}
+	for _, name := range stacks {
+		delete(merged, name)
+	}
 }
 
 // files writes the adapter, compares it with PEFT's and opens it again.
@@ -436,7 +457,7 @@ func (f fixture) compareConfig(t *testing.T, dir string) {
 }
 
 // defaults are values of keys that PEFT writes and that mean nothing for plain use.
-var defaults = map[string]any{"loftq_config": map[string]any{}, "megatron_core": "megatron.core", "qalora_group_size": 16}
+var defaults = map[string]any{"target_parameters": []any{}, "loftq_config": map[string]any{}, "megatron_core": "megatron.core", "qalora_group_size": 16}
 
 // plain sorts a list, which is a set in PEFT, and takes the ids out of a map with one module.
 func plain(v any) any {

@@ -21,24 +21,25 @@ import (
 // (2402.12354). It stops working well where the task
 // needs more new knowledge than the rank can hold; then raise the rank or train fully. Names and files are PEFT's.
 type LoRA struct {
-	Rank         int                    `yaml:"rank" doc:"rank of the update" min:"1"`
-	Alpha        float64                `yaml:"alpha" doc:"strength of the update: it is scaled by alpha/rank" above:"0"`
-	Dropout      float64                `yaml:"dropout" doc:"share of the inputs of A that are dropped in training" min:"0" below:"1"`
-	Targets      tune.Targets           `yaml:"targets" doc:"modules that get an update: all-linear, names such as [q_proj, v_proj], or one regular expression for the whole path"`
-	Exclude      tune.Targets           `yaml:"exclude" doc:"modules left out of the targets"`
-	Layers       []int                  `yaml:"layers" doc:"numbers of the layers that get updates; all where empty"`
-	RankPattern  tune.Patterns[int]     `yaml:"rank_pattern" doc:"other ranks by pattern of the module path"`
-	AlphaPattern tune.Patterns[float64] `yaml:"alpha_pattern" doc:"other alphas by pattern of the module path"`
-	RSLoRA       bool                   `yaml:"rslora" doc:"scale by alpha/√rank, which keeps high ranks from fading"`
-	DoRA         bool                   `yaml:"dora" doc:"train the length of each row of the weight apart from its direction"`
-	Init         string                 `yaml:"init" doc:"first values: uniform (Kaiming), gaussian or orthogonal; pissa and olora start from the weight's own main part; loftq from what the storage of the base loses; random starts away from the base" enum:"uniform,gaussian,orthogonal,pissa,olora,loftq,random"`
-	LoftQSteps   int                    `yaml:"loftq_steps" doc:"turns of loftq between quantising and its rest" min:"1"`
-	Bias         string                 `yaml:"bias" doc:"biases of the model that train too" enum:"none,all,lora_only"`
-	LoRABias     bool                   `yaml:"lora_bias" doc:"give B a bias of its own"`
-	TrainFully   tune.Targets           `yaml:"train_fully" doc:"modules trained and saved whole beside the update, such as lm_head"`
-	RateRatio    float64                `yaml:"rate_ratio" doc:"learning rate of B and of vectors over that of A (LoRA+), for instance 16; 0 is the same for all" min:"0"`
-	EmbedRatio   float64                `yaml:"embedding_ratio" doc:"learning rate of an update of the embedding over that of A; 0 is the same" min:"0"`
-	TrainTokens  []int                  `yaml:"train_tokens" doc:"ids of the tokens whose embeddings train, for tokens that are new to the model"`
+	Rank             int                    `yaml:"rank" doc:"rank of the update" min:"1"`
+	Alpha            float64                `yaml:"alpha" doc:"strength of the update: it is scaled by alpha/rank" above:"0"`
+	Dropout          float64                `yaml:"dropout" doc:"share of the inputs of A that are dropped in training" min:"0" below:"1"`
+	Targets          tune.Targets           `yaml:"targets" doc:"modules that get an update: all-linear, names such as [q_proj, v_proj], or one regular expression for the whole path"`
+	Exclude          tune.Targets           `yaml:"exclude" doc:"modules left out of the targets"`
+	TargetParameters tune.Targets           `yaml:"target_parameters" doc:"tensors of all experts of a layer that get an update, by their names in transformers 5, such as mlp.experts.gate_up_proj"`
+	Layers           []int                  `yaml:"layers" doc:"numbers of the layers that get updates; all where empty"`
+	RankPattern      tune.Patterns[int]     `yaml:"rank_pattern" doc:"other ranks by pattern of the module path"`
+	AlphaPattern     tune.Patterns[float64] `yaml:"alpha_pattern" doc:"other alphas by pattern of the module path"`
+	RSLoRA           bool                   `yaml:"rslora" doc:"scale by alpha/√rank, which keeps high ranks from fading"`
+	DoRA             bool                   `yaml:"dora" doc:"train the length of each row of the weight apart from its direction"`
+	Init             string                 `yaml:"init" doc:"first values: uniform (Kaiming), gaussian or orthogonal; pissa and olora start from the weight's own main part; loftq from what the storage of the base loses; random starts away from the base" enum:"uniform,gaussian,orthogonal,pissa,olora,loftq,random"`
+	LoftQSteps       int                    `yaml:"loftq_steps" doc:"turns of loftq between quantising and its rest" min:"1"`
+	Bias             string                 `yaml:"bias" doc:"biases of the model that train too" enum:"none,all,lora_only"`
+	LoRABias         bool                   `yaml:"lora_bias" doc:"give B a bias of its own"`
+	TrainFully       tune.Targets           `yaml:"train_fully" doc:"modules trained and saved whole beside the update, such as lm_head"`
+	RateRatio        float64                `yaml:"rate_ratio" doc:"learning rate of B and of vectors over that of A (LoRA+), for instance 16; 0 is the same for all" min:"0"`
+	EmbedRatio       float64                `yaml:"embedding_ratio" doc:"learning rate of an update of the embedding over that of A; 0 is the same" min:"0"`
+	TrainTokens      []int                  `yaml:"train_tokens" doc:"ids of the tokens whose embeddings train, for tokens that are new to the model"`
 }
 
 func init() {
@@ -71,7 +72,7 @@ func (o *LoRA) graft(m *site.Map, store *Storage) (any, error) {
 	case len(o.TrainTokens) > 0 && slices.ContainsFunc(o.TrainFully, func(n string) bool { return tune.Targets{n}.Match(m.Embedding) }):
 		return nil, fmt.Errorf("train_tokens: train_fully trains the whole embedding already; leave one of the two out")
 	}
-	choice := tune.Choice{Key: "targets", Targets: o.Targets, Exclude: o.Exclude, Layers: o.Layers}
+	choice := tune.Choice{Key: "targets", Targets: o.Targets, Exclude: o.Exclude, Layers: o.Layers, Experts: true}
 	paths, err := choice.Resolve(m)
 	if err != nil {
 		return nil, err
@@ -90,6 +91,9 @@ func (o *LoRA) graft(m *site.Map, store *Storage) (any, error) {
 		if l.updates[path], err = o.update(path, m); err != nil {
 			return nil, err
 		}
+	}
+	if err := l.mixture(m); err != nil {
+		return nil, err
 	}
 	if l.modules, err = moduleList(o, paths, m); err != nil {
 		return nil, err
@@ -131,9 +135,11 @@ func (o *LoRA) update(path string, m *site.Map) (*update, error) {
 // lora is the graft: LoRA resolved on one model.
 type lora struct {
 	LoRA
-	updates map[string]*update // by module path
-	modules []string           // as PEFT's target_modules
-	whole   []string           // modules trained fully
+	updates map[string]*update   // by module path
+	stacks  map[string]*stack    // by the name of the experts' tensor
+	parts   map[string]stackPart // of stacks, by parameter
+	modules []string             // as PEFT's target_modules
+	whole   []string             // modules trained fully
 	tokens  tokenRows
 	tied    string // module whose weight the output projection shares, or empty
 
@@ -264,10 +270,6 @@ func (l *lora) drop(s *site.Scope, x *graph.Node) *graph.Node {
 		return x
 	}
 	return graph.Drop(x, s.In.DropKey, float32(l.Dropout))
-}
-
-func (u *update) bias(out int) site.Param {
-	return site.Param{Name: u.name("lora_B.bias"), Shape: []int{out}, Trainable: true, Init: zeros}
 }
 
 // GraftParam implements site.ParamGrafter: biases and whole modules train as copies under PEFT's names.

@@ -33,7 +33,6 @@ type starts struct{ a, b, minusB site.Init }
 //   - loftq: what the storage of the base loses
 //   - random: both uniform, away from the base
 func (l *lora) starts(u *update, param string, out, in int) starts {
-	kaiming := func(in int) site.Init { return uniform(1 / math.Sqrt(float64(in))) }
 	switch {
 	case u.embedding && l.Init == "random":
 		return starts{a: normal(1), b: normal(1)}
@@ -140,6 +139,13 @@ func halfSpace(u *update, first int, rows bool) site.Init {
 		}
 	}
 }
+
+func (u *update) bias(out int) site.Param {
+	return site.Param{Name: u.name("lora_B.bias"), Shape: []int{out}, Trainable: true, Init: zeros}
+}
+
+// kaiming is PEFT's start of a matrix of that many columns.
+func kaiming(in int) site.Init { return uniform(1 / math.Sqrt(float64(in))) }
 
 func zeros([]float32, *rand.Rand, func(string) []float32) {}
 

@@ -17,6 +17,12 @@ func (l *lora) Merge(path, _ string, w []float32, value func(string) []float32) 
 		}
 		changed = true
 	}
+	if p, ok := l.parts[path]; ok {
+		changed = true
+		if err := p.merge(w, value); err != nil {
+			return false, err
+		}
+	}
 	u, updated := l.updates[module]
 	switch {
 	case updated && leaf == "weight":

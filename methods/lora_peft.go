@@ -19,22 +19,23 @@ var inits = map[string]any{"uniform": true, "gaussian": "gaussian", "orthogonal"
 func (o *LoRA) ReadPEFT(c tune.PEFTConfig) error {
 	r := peftKeys{c: c}
 	*o = LoRA{
-		Rank:         key(&r, "r", 8),
-		Alpha:        key(&r, "lora_alpha", 8.0),
-		Dropout:      key(&r, "lora_dropout", 0.0),
-		RSLoRA:       key(&r, "use_rslora", false),
-		DoRA:         key(&r, "use_dora", false),
-		Bias:         key(&r, "bias", "none"),
-		LoRABias:     key(&r, "lora_bias", false),
-		Layers:       numbers(&r, "layers_to_transform"),
-		Targets:      r.modules("target_modules"),
-		Exclude:      r.modules("exclude_modules"),
-		TrainFully:   r.modules("modules_to_save"),
-		RankPattern:  patterns[int](&r, "rank_pattern"),
-		AlphaPattern: patterns[float64](&r, "alpha_pattern"),
-		TrainTokens:  r.tokens("trainable_token_indices"),
-		Init:         r.init("init_lora_weights"),
-		LoftQSteps:   1,
+		Rank:             key(&r, "r", 8),
+		Alpha:            key(&r, "lora_alpha", 8.0),
+		Dropout:          key(&r, "lora_dropout", 0.0),
+		RSLoRA:           key(&r, "use_rslora", false),
+		DoRA:             key(&r, "use_dora", false),
+		Bias:             key(&r, "bias", "none"),
+		LoRABias:         key(&r, "lora_bias", false),
+		Layers:           numbers(&r, "layers_to_transform"),
+		Targets:          r.modules("target_modules"),
+		Exclude:          r.modules("exclude_modules"),
+		TargetParameters: r.modules("target_parameters"),
+		TrainFully:       r.modules("modules_to_save"),
+		RankPattern:      patterns[int](&r, "rank_pattern"),
+		AlphaPattern:     patterns[float64](&r, "alpha_pattern"),
+		TrainTokens:      r.tokens("trainable_token_indices"),
+		Init:             r.init("init_lora_weights"),
+		LoftQSteps:       1,
 	}
 	if o.Init == loftQ {
 		config := key(&r, "loftq_config", struct {
@@ -51,7 +52,7 @@ func (o *LoRA) ReadPEFT(c tune.PEFTConfig) error {
 			r.fail(fmt.Errorf("%s: want false, have true: not supported", k))
 		}
 	}
-	for _, k := range []string{"layer_replication", "target_parameters", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config"} {
+	for _, k := range []string{"layer_replication", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config", "velora_config"} {
 		if v, ok := c[k]; ok && string(v) != "null" && string(v) != "[]" {
 			r.fail(fmt.Errorf("%s: want null, have %s: not supported", k, v))
 		}
@@ -140,6 +141,9 @@ func (l *lora) PEFT() map[string]any {
 	if o.Init == loftQ {
 		c["loftq_config"] = map[string]any{"loftq_bits": 4, "loftq_iter": o.LoftQSteps}
 	}
+	if len(o.TargetParameters) > 0 {
+		c["target_parameters"] = o.TargetParameters
+	}
 	if len(o.TrainTokens) > 0 {
 		c["trainable_token_indices"] = o.TrainTokens
 	}
@@ -208,7 +212,7 @@ func moduleList(o *LoRA, paths []string, m *site.Map) ([]string, error) {
 			names = append(names, name)
 		}
 	}
-	same, err := tune.Choice{Key: "targets", Targets: names, Exclude: o.Exclude, Layers: o.Layers}.Resolve(m)
+	same, err := tune.Choice{Key: "targets", Targets: names, Exclude: o.Exclude, Layers: o.Layers, Experts: true}.Resolve(m)
 	if err == nil && !slices.Equal(same, paths) {
 		return paths, nil
 	}

@@ -114,6 +114,9 @@ func init() {
 	})
 }
 
+// The names of the stacked tensors in transformers 5.
+const gateUp, down = "gate_up_proj", "down_proj"
+
 var projNames = expertNames{"gate_proj", "up_proj", "down_proj"}
 
 // sparse gives a block experts in the layers that have them.
@@ -216,18 +219,21 @@ func (m *Model) experts(s *site.Scope, names expertNames, r graph.Routing, x *gr
 	c := m.Config
 	width := c.Mixture.Width
 	s.Scope("experts", func() {
-		project := func(name string, x *graph.Node, out int) *graph.Node {
-			return s.Experts(site.Experts{Name: name, Out: out, Count: c.Mixture.Experts, Stacked: m.layout.stacked}, r, x)
+		stack := strings.Replace(s.Path(), "."+m.layout.module+".", ".mlp.", 1) + "."
+		project := func(e site.Experts, x *graph.Node) *graph.Node {
+			e.Count, e.Stacked, e.Stack = c.Mixture.Experts, m.layout.stacked, stack+e.Stack
+			return s.Experts(e, r, x)
 		}
 		var gate, up *graph.Node
 		if m.layout.stacked {
-			both := project("gate_up_proj", x, 2*width)
+			both := project(site.Experts{Name: gateUp, Out: 2 * width, Stack: gateUp, StackRows: 2 * width}, x)
 			gate, up = graph.SliceAxis(both, 1, 0, width), graph.SliceAxis(both, 1, width, 2*width)
-			names.down = "down_proj"
+			names.down = down
 		} else {
-			gate, up = project(names.gate, x, width), project(names.up, x, width)
+			gate = project(site.Experts{Name: names.gate, Out: width, Stack: gateUp, StackRows: 2 * width}, x)
+			up = project(site.Experts{Name: names.up, Out: width, Stack: gateUp, First: width, StackRows: 2 * width}, x)
 		}
-		y = project(names.down, graph.Gate(m.activation(), gate, up), c.Hidden)
+		y = project(site.Experts{Name: names.down, Out: c.Hidden, Stack: down, StackRows: c.Hidden}, graph.Gate(m.activation(), gate, up))
 	})
 	return y
 }

@@ -2,6 +2,7 @@ package site
 
 import (
 	"strconv"
+	"strings"
 
 	"tunesmith/graph"
 )
@@ -20,6 +21,10 @@ type Experts struct {
 	In, Out int
 	Count   int
 	Stacked bool // one parameter (Count, Out, In) for all
+	// Stack is the name of the tensor (Count, StackRows, In) that holds the experts in transformers 5, of which the
+	// projection is the rows from First on.
+	Stack            string
+	First, StackRows int
 }
 
 // Param returns the name of the weight of an expert; all have one where they are stacked.
@@ -28,6 +33,18 @@ func (e Experts) Param(i int) string {
 		return e.Path + "." + e.Name
 	}
 	return e.Path + "." + e.Before + strconv.Itoa(i) + "." + e.Name + ".weight"
+}
+
+// Modules returns the paths of the experts' modules; none where they are stacked in one parameter.
+func (e Experts) Modules() []string {
+	if e.Stacked {
+		return nil
+	}
+	out := make([]string, e.Count)
+	for i := range out {
+		out[i] = strings.TrimSuffix(e.Param(i), ".weight")
+	}
+	return out
 }
 
 // Route is what a router has decided: its logits and their softmax (R, E), a 1 for each expert that it has chosen, and

@@ -42,6 +42,7 @@ type Choice struct {
 	Targets Targets
 	Exclude Targets
 	Layers  []int // numbers of layers, all where empty
+	Experts bool  // names may also choose experts of a mixture
 }
 
 // Resolve returns the paths of the chosen modules among the linears of a model, then its embedding and its output
@@ -52,6 +53,11 @@ func (c Choice) Resolve(m *site.Map) ([]string, error) {
 		paths = append(paths, l.Path)
 	}
 	all := slices.Concat(paths, []string{m.Embedding, m.Output.Path})
+	if c.Experts {
+		for _, e := range m.Experts {
+			all = append(all, e.Modules()...)
+		}
+	}
 	for key, t := range map[string]Targets{c.Key: c.Targets, "exclude": c.Exclude} {
 		if _, err := t.pattern(); err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)

@@ -24,6 +24,8 @@ type LoaderConfig struct {
 	Seed          uint64
 	Multiple      int   // the width of a batch is a multiple of it; 0 is 32
 	PadID         int32 // the token of padding
+	// OneTask draws a task for each batch instead of each row, so that a batch has a loss and a gradient of one task.
+	OneTask bool
 }
 
 // Task is one task of a mixture.
@@ -31,6 +33,26 @@ type Task struct {
 	Store  *Store
 	Share  float64 // of the rows
 	Weight float32 // factor of the loss
+	// Examples are the numbers of the store's examples that belong to the task; nil for all.
+	Examples []int32
+	// From is how many rows of the whole training come before the first of this task.
+	From int64
+}
+
+// example returns the number in the store of the task's example i.
+func (t *Task) example(i int32) int {
+	if t.Examples != nil {
+		return int(t.Examples[i])
+	}
+	return int(i)
+}
+
+// size returns how many examples the task has.
+func (t *Task) size() int {
+	if t.Examples != nil {
+		return len(t.Examples)
+	}
+	return t.Store.Len()
 }
 
 // groupedRows is how many batches' rows are sorted together by GroupByLength.
@@ -41,8 +63,9 @@ type Loader struct {
 	tasks  []taskRows
 	config LoaderConfig
 	digest uint64
-	rows   int       // of an epoch
-	draws  *schedule // stands at the end of the epoch
+	rows   int     // of an epoch
+	draws  *course // stands at the end of the epoch
+	last   int     // the task drawn last
 	epoch  int
 	next   int      // index of the next batch in the epoch
 	order  [][]pick // batches of the epoch
@@ -65,6 +88,8 @@ type State struct {
 	Epoch  int    `json:"epoch"`
 	Batch  int    `json:"batch"`
 	Digest string `json:"digest"` // of the examples and of the configuration
+	// Stops are, for each task, the number of the first row that is drawn without it, -1 for none; nil if none stopped.
+	Stops []int64 `json:"stops,omitempty"`
 }
 
 // NewLoader returns a loader of the examples of one store.
@@ -96,9 +121,10 @@ func NewMixture(tasks []Task, c LoaderConfig) (*Loader, error) {
 	}
 	l := &Loader{config: c}
 	settings := []uint64{uint64(c.BatchSize), uint64(c.RowLength), uint64(c.Packing), number01(c.GroupByLength), number01(c.Shuffle), c.Seed}
-	shares := make([]float64, len(tasks))
+	shares, from := make([]float64, len(tasks)), make([]int64, len(tasks))
+	settings = append(settings, number01(c.OneTask))
 	for i, t := range tasks {
-		rows, err := c.layOut(t.Store)
+		rows, err := c.layOut(&t)
 		if err != nil {
 			return nil, err
 		}
@@ -107,8 +133,14 @@ func NewMixture(tasks []Task, c LoaderConfig) (*Loader, error) {
 		}
 		l.tasks = append(l.tasks, taskRows{Task: t, rows: rows, pass: -1})
 		l.rows += rows.Len()
-		shares[i] = t.Share
-		settings = append(settings, t.Store.Digest(), math.Float64bits(t.Share), uint64(math.Float32bits(t.Weight)))
+		shares[i], from[i] = t.Share, t.From
+		if t.From > 0 && c.GroupByLength {
+			return nil, errors.New("data: rows that are sorted by length have no course: choose grouping by length, or tasks that join later, not both")
+		}
+		settings = append(settings, t.Store.Digest(), math.Float64bits(t.Share), uint64(math.Float32bits(t.Weight)), uint64(t.From))
+		for _, id := range t.Examples {
+			settings = append(settings, uint64(id))
+		}
 	}
 	if l.rows == 0 {
 		return nil, errors.New("data: there are no examples")
@@ -118,7 +150,7 @@ func NewMixture(tasks []Task, c LoaderConfig) (*Loader, error) {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	l.digest = xxh3.Hash(b)
-	l.draws = newSchedule(shares)
+	l.draws = newCourse(shares, from)
 	l.epoch = -1
 	l.start(0)
 	return l, nil
@@ -132,13 +164,14 @@ func number01(b bool) uint64 {
 }
 
 // layOut lays the examples of a store into rows.
-func (c LoaderConfig) layOut(s *Store) (Rows, error) {
+func (c LoaderConfig) layOut(t *Task) (Rows, error) {
+	s := t.Store
 	if c.Packing != NoPacking && s.Sequences() > 1 {
 		return Rows{}, fmt.Errorf("data: packing %s: examples of %d sequences that are compared have rows of their own: choose packing none", c.Packing, s.Sequences())
 	}
-	lengths, longest := make([]int, s.Len()), 1
+	lengths, longest := make([]int, t.size()), 1
 	for i := range lengths {
-		lengths[i] = s.Tokens(i)
+		lengths[i] = s.Tokens(t.example(int32(i)))
 		longest = max(longest, lengths[i])
 	}
 	capacity := c.RowLength
@@ -158,18 +191,19 @@ func (l *Loader) start(epoch int) {
 		return
 	}
 	if epoch < l.epoch {
-		l.draws, l.epoch = newSchedule(l.draws.shares), -1
+		l.draws.rewind()
+		l.epoch = -1
 	}
 	for ; l.epoch < epoch-1; l.epoch++ {
-		for range l.rows {
-			l.draws.next()
+		for i := range l.rows {
+			l.draw(i)
 		}
 	}
 	l.epoch = epoch
 	picks := make([]pick, l.rows)
 	for i := range picks {
-		task := l.draws.next()
-		picks[i] = pick{int32(task), l.tasks[task].row(l.draws.counts[task]-1, l.config, uint64(task))}
+		task := l.draw(i)
+		picks[i] = pick{int32(task), l.tasks[task].row(l.draws.drawn[task]-1, l.config, uint64(task))}
 	}
 	size := l.config.BatchSize
 	if l.config.GroupByLength {
@@ -182,6 +216,50 @@ func (l *Loader) start(epoch int) {
 		// Another stream of the generator than the rows' order has.
 		shuffle(l.order, rand.NewPCG(^l.config.Seed, uint64(epoch)))
 	}
+}
+
+// draw returns the task of row i of an epoch.
+func (l *Loader) draw(i int) int {
+	if l.config.OneTask && i%l.config.BatchSize > 0 {
+		l.draws.at++
+		l.draws.drawn[l.last]++
+		return l.last
+	}
+	l.last = l.draws.next()
+	return l.last
+}
+
+// Stop leaves a task out of the rows that come next. The last task that is left goes on.
+func (l *Loader) Stop(task int) error {
+	if l.config.GroupByLength {
+		return errors.New("data: rows that are sorted by length have no course: no task can stop")
+	}
+	left := 0
+	for i, s := range l.draws.stop {
+		if i != task && s < 0 && l.tasks[i].Share > 0 {
+			left++
+		}
+	}
+	if left == 0 || l.draws.stop[task] >= 0 {
+		return nil
+	}
+	stops := slices.Clone(l.draws.stop)
+	stops[task] = int64(l.epoch)*int64(l.rows) + int64(min(l.next*l.config.BatchSize, l.rows))
+	l.replan(stops)
+	return nil
+}
+
+// Stopped reports whether a task is left out.
+func (l *Loader) Stopped(task int) bool { return l.draws.stop[task] >= 0 }
+
+// replan settles the batches of the epoch with other stops.
+func (l *Loader) replan(stops []int64) {
+	epoch, next := l.epoch, l.next
+	copy(l.draws.stop, stops)
+	l.draws.rewind()
+	l.epoch = -1
+	l.start(epoch)
+	l.next = next
 }
 
 // row returns the row of the k-th draw of a task.
@@ -234,17 +312,18 @@ func (l *Loader) batch(picks []pick) (Batch, error) {
 		t := &l.tasks[p.task]
 		var row []sequence
 		for _, s := range t.rows.Row(int(p.row)) {
-			e, err := t.Store.Example(int(s.Example))
+			number := t.example(s.Example)
+			e, err := t.Store.Example(number)
 			if err != nil {
 				return Batch{}, err
 			}
 			labels, margins = append(labels, e.Label), append(margins, e.Margin)
 			if len(e.Cuts) > 0 {
 				sequences = len(e.Cuts) + 1
-				filled = append(filled, e.rows(int(s.Example), t.Weight)...)
+				filled = append(filled, e.rows(number, t.Weight)...)
 				continue
 			}
-			row = append(row, sequence{int(s.Example), e.IDs[s.Start:s.End], e.Train[s.Start:s.End], e.Weight * t.Weight})
+			row = append(row, sequence{number, e.IDs[s.Start:s.End], e.Train[s.Start:s.End], e.Weight * t.Weight})
 		}
 		if row != nil {
 			filled = append(filled, row)
@@ -266,6 +345,9 @@ func (l *Loader) Steps() int {
 // Rows returns the rows of an epoch.
 func (l *Loader) Rows() int { return l.rows }
 
+// Drawn returns how many rows of each task lie behind the epoch's end, since the start.
+func (l *Loader) Drawn() []int { return slices.Clone(l.draws.drawn) }
+
 // Passes returns how often an epoch goes over each task's rows.
 func (l *Loader) Passes() []float64 {
 	passes := make([]float64, len(l.tasks))
@@ -284,7 +366,11 @@ func (l *Loader) Epoch() float64 {
 
 // State returns the position after the last step.
 func (l *Loader) State() State {
-	return State{Epoch: l.epoch, Batch: l.next, Digest: fmt.Sprintf("%016x", l.digest)}
+	s := State{Epoch: l.epoch, Batch: l.next, Digest: fmt.Sprintf("%016x", l.digest)}
+	if slices.ContainsFunc(l.draws.stop, func(n int64) bool { return n >= 0 }) {
+		s.Stops = slices.Clone(l.draws.stop)
+	}
+	return s
 }
 
 // Restore goes to a position. It refuses the position of a loader with other examples or another configuration.
@@ -294,6 +380,16 @@ func (l *Loader) Restore(s State) error {
 	}
 	if s.Epoch < 0 || s.Batch < 0 || s.Batch > len(l.order) {
 		return fmt.Errorf("data: position epoch %d batch %d is impossible: an epoch has %d batches", s.Epoch, s.Batch, len(l.order))
+	}
+	if s.Stops != nil && len(s.Stops) != len(l.tasks) {
+		return fmt.Errorf("data: position with %d stops for %s", len(s.Stops), plural(len(l.tasks), "task"))
+	}
+	stops := s.Stops
+	if stops == nil {
+		stops = slices.Repeat([]int64{-1}, len(l.tasks))
+	}
+	if !slices.Equal(stops, l.draws.stop) {
+		l.replan(stops)
 	}
 	l.start(s.Epoch)
 	l.next = s.Batch

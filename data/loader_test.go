@@ -190,7 +190,7 @@ func TestMixture(t *testing.T) {
 		for j := range n {
 			fill(t, s, []Example{{IDs: []int32{int32(i), int32(j)}, Train: []bool{false, true}, Weight: 2}})
 		}
-		tasks = append(tasks, Task{s, shares[i], float32(i)})
+		tasks = append(tasks, Task{Store: s, Share: shares[i], Weight: float32(i)})
 	}
 	c := LoaderConfig{BatchSize: 10, Shuffle: true, Multiple: 2}
 	l, err := NewMixture(tasks, c)

@@ -141,6 +141,20 @@ func (s *Store) Supervised(i int) int { return int(s.entry(i).supervised) }
 // Task returns the task of example i.
 func (s *Store) Task(i int) string { return s.tasks[s.entry(i).task] }
 
+// Tasks returns the names of the tasks, in the order in which they appear.
+func (s *Store) Tasks() []string { return slices.Clone(s.tasks) }
+
+// OfTask returns the numbers of a task's examples.
+func (s *Store) OfTask(name string) []int32 {
+	out := []int32{}
+	for i := range s.n {
+		if s.tasks[s.entry(i).task] == name {
+			out = append(out, int32(i))
+		}
+	}
+	return out
+}
+
 // Sequences returns how many sequences every example has, 0 where there are no examples.
 func (s *Store) Sequences() int { return s.sequences }
 

@@ -29,6 +29,7 @@ type Session struct {
 	Examples *data.Store
 	Held     *data.Store
 	plan     engine.Memory
+	mix      *Tasks // of a run that mixes tasks
 	cache    string // directory for what may be computed again
 }
 
@@ -81,6 +82,7 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 	if s.Stepper, err = s.stepper(objective); err != nil {
 		return s, err
 	}
+	s.Stepper.tasks = s.mix
 	if err := s.evaluations(f.General); err != nil {
 		return s, err
 	}
@@ -123,12 +125,12 @@ func (s *Session) read(ctx context.Context, objective tune.Objective, f Files) e
 	if len(c.Eval.Data) == 0 {
 		o.EvalShare = c.Eval.Share
 	}
-	if err := data.Load(ctx, tune.Sources(c.Data), render, o, s.Ledger, s.Examples, s.Held); err != nil {
+	if err := data.Load(ctx, s.sources(c.Data), render, o, s.Ledger, s.Examples, s.Held); err != nil {
 		return err
 	}
 	if len(c.Eval.Data) > 0 {
 		o.EvalShare = 0
-		if err := data.Load(ctx, tune.Sources(c.Eval.Data), render, o, s.Ledger, s.Held, nil); err != nil {
+		if err := data.Load(ctx, s.sources(c.Eval.Data), render, o, s.Ledger, s.Held, nil); err != nil {
 			return err
 		}
 	}
@@ -177,6 +179,16 @@ func (s *Session) adapt(ctx context.Context, base *model.Model) error {
 }
 
 func (s *Session) loader(store *data.Store, rows, accumulate int, train bool) (*data.Loader, error) {
+	lc := s.loaderConfig(rows, accumulate, train)
+	if train {
+		if l, err := s.mixture(lc); l != nil || err != nil {
+			return l, err
+		}
+	}
+	return data.NewLoader(store, lc)
+}
+
+func (s *Session) loaderConfig(rows, accumulate int, train bool) data.LoaderConfig {
 	c := s.Config
 	lc := data.LoaderConfig{BatchSize: rows, Accumulate: accumulate, Seed: c.Seed, PadID: int32(max(s.Text.Tokenizer.Pad(), 0))}
 	if train {
@@ -187,7 +199,7 @@ func (s *Session) loader(store *data.Store, rows, accumulate int, train bool) (*
 	if lc.Packing != data.NoPacking {
 		lc.RowLength = min(c.MaxLength, s.Model.Config.MaxPositions)
 	}
-	return data.NewLoader(store, lc)
+	return lc
 }
 
 // schedule turns epochs into steps.
@@ -229,6 +241,9 @@ func (s *Session) evaluations(general io.Reader) error {
 		return err
 	}
 	s.Eval[runs.Eval] = held
+	if err := s.taskEvaluations(); err != nil {
+		return err
+	}
 	if s.Config.Eval.General != "" {
 		f, err := os.Open(s.Config.Eval.General)
 		if err != nil {
@@ -257,8 +272,13 @@ func (s *Session) batches(store *data.Store, most int) ([]data.Batch, error) {
 	if err != nil {
 		return nil, err
 	}
+	return rows(l, min(most, store.Len()))
+}
+
+// rows reads batches until they hold some number of examples.
+func rows(l *data.Loader, most int) ([]data.Batch, error) {
 	var out []data.Batch
-	for n := 0; n < min(most, store.Len()); {
+	for n := 0; n < most; {
 		step, err := l.Next()
 		if err != nil {
 			return nil, err

@@ -21,7 +21,11 @@ const (
 // state is the trainer's state with the data's position.
 func (t *Trainer) state(at data.State) (checkpoint.State, error) {
 	own := t.optimizer.State()
-	text, err := json.Marshal(position{at, own.Counters, t.tokens, t.best, t.drift})
+	tasks, err := t.tasks.state()
+	if err != nil {
+		return checkpoint.State{}, err
+	}
+	text, err := json.Marshal(position{at, own.Counters, t.tokens, t.best, t.drift, tasks})
 	s := checkpoint.State{Step: t.step, Meta: map[string]json.RawMessage{"position": text}}
 	for _, p := range t.params {
 		s.Tensors = append(s.Tensors, checkpoint.Float32Tensor(paramPrefix+p.Name, p.Shape, p.Value))
@@ -80,6 +84,9 @@ func (t *Trainer) Restore(dir string) error {
 		return fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
 	if err := t.Loader.Restore(at.Loader); err != nil {
+		return fmt.Errorf("checkpoint %s: %w", dir, err)
+	}
+	if err := t.tasks.restore(at.Tasks); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", dir, err)
 	}
 	for _, x := range t.tensors {

@@ -29,6 +29,8 @@ type Stepper struct {
 	fresh     optim.State   // the optimizer's before its first step
 	probe     *probe        // of forward-only steps; nil for gradients by the backward pass
 	known     references
+	tasks     *Tasks        // of a mixture; nil where the data is one
+	learn     func(float64) // what a step's mixture learns from it, when it is made
 	continues bool // the reference is the model with its grafts as they were at the start
 
 	// Correct, where it is set, changes the gradients of a step before they are clipped.
@@ -136,6 +138,10 @@ func (s *Stepper) Step(ctx context.Context, batches []data.Batch) (StepResult, e
 	for _, t := range s.tensors {
 		t.Touch()
 	}
+	if s.learn != nil {
+		s.learn(r.LR)
+		s.learn = nil
+	}
 	s.step++
 	return r, nil
 }
@@ -146,9 +152,19 @@ func (s *Stepper) gradients(ctx context.Context, batches []data.Batch, total flo
 		r.Loss, err = s.estimate(ctx, batches)
 		return err
 	}
+	if s.tasks != nil && s.tasks.combiner != nil {
+		return s.byTask(ctx, batches, total, r)
+	}
 	v := newValues()
 	for i, b := range batches {
-		sum, err := s.accumulate(ctx, b, i, len(batches), total, v)
+		to := further
+		switch {
+		case len(batches) == 1:
+			to = alone
+		case i == 0:
+			to = first
+		}
+		sum, err := s.accumulate(ctx, b, i, to, total, v)
 		if err != nil {
 			return err
 		}
@@ -158,9 +174,18 @@ func (s *Stepper) gradients(ctx context.Context, batches []data.Batch, total flo
 	return nil
 }
 
-// accumulate runs batch i of n and adds its gradients, already divided by the total weight. The gradients of a
+// place says where a batch's gradients go.
+type place uint8
+
+const (
+	alone   place = iota // they stay in the program's memory
+	first                // they begin a sum
+	further              // they are added to the sum
+)
+
+// accumulate runs batch i of a step and adds its gradients, already divided by the total weight. The gradients of a
 // single batch stay in the program's memory; those of several are summed apart, since the program runs again.
-func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total float64, v values) (sum float64, err error) {
+func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i int, to place, total float64, v values) (sum float64, err error) {
 	program, err := s.programs.get(backward, b)
 	if err != nil {
 		return 0, err
@@ -172,7 +197,7 @@ func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total 
 	if err := program.Run(ctx, in); err != nil {
 		return 0, err
 	}
-	if n > 1 && s.sums == nil {
+	if to != alone && s.sums == nil {
 		s.sums = make([][]float32, len(s.params))
 		for k, p := range s.params {
 			s.sums[k] = make([]float32, len(p.Value))
@@ -181,12 +206,12 @@ func (s *Stepper) accumulate(ctx context.Context, b data.Batch, i, n int, total 
 	for k := range s.params {
 		p := &s.params[k]
 		grad := program.Output("grad." + p.Name)
-		if n == 1 {
+		if to == alone {
 			p.Grad = grad
 			continue
 		}
 		p.Grad = s.sums[k]
-		if i == 0 {
+		if to == first {
 			copy(p.Grad, grad)
 			continue
 		}

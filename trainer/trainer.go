@@ -69,6 +69,7 @@ type position struct {
 	Tokens int64            `json:"tokens"`
 	Best   best             `json:"best"`
 	Drift  drift            `json:"drift"`
+	Tasks  *taskState       `json:"tasks,omitempty"`
 }
 
 func (t *Trainer) checkpoints() string { return filepath.Join(t.Run.Dir(), runs.Checkpoints) }
@@ -131,6 +132,9 @@ func (t *Trainer) after(ctx context.Context, p *Progress) error {
 		p.Evals = losses
 		if loss, ok := losses[runs.Eval]; ok && (t.best.Step == 0 || loss < t.best.Loss) {
 			t.best, improved = best{p.Step, loss}, true
+		}
+		if err := t.judge(losses, p.Step); err != nil {
+			return err
 		}
 	}
 	if due(p.Step, t.Schedule.SaveEvery) || improved || last {

@@ -26,6 +26,7 @@ type Run struct {
 
 	Parameters config.Choice `yaml:"parameters" choice:"method" doc:"what moves"`
 	Objective  config.Choice `yaml:"objective" choice:"method" doc:"what is better"`
+	Mixture    config.Choice `yaml:"mixture" choice:"method" doc:"from which data: how several data sets share the rows; without it they are one"`
 	Topology   config.Choice `yaml:"topology" choice:"method" doc:"where it trains; here and at once where it is left out"`
 
 	Training `yaml:",inline"`

@@ -13,6 +13,7 @@ import (
 	"tunesmith/data"
 	"tunesmith/data/inspect"
 	"tunesmith/model"
+	"tunesmith/trainer"
 	"tunesmith/tune"
 )
 
@@ -225,4 +226,23 @@ func fresh(path string, force bool) error {
 		return err
 	}
 	return nil
+}
+
+// tasks shows how the tasks of a mixture take part.
+func (a *app) tasks(t *trainer.Tasks, passes []float64) {
+	if t == nil {
+		return
+	}
+	var rows [][]string
+	for i, p := range t.Parts {
+		from := "the start"
+		if p.From > 0 {
+			from = fmt.Sprintf("%.0f %%", 100*p.From)
+		}
+		rows = append(rows, []string{t.Names[i], thousands(t.Sizes[i].Examples), thousands(int(t.Sizes[i].Tokens)), fmt.Sprintf("%.1f %%", 100*p.Share), fmt.Sprintf("%.2f", passes[i]), fmt.Sprintf("%g", p.Weight), from})
+		if passes[i] > 16 {
+			a.say("warning: each epoch passes %.0f times over task %s; lower its share, or raise its size", passes[i], t.Names[i])
+		}
+	}
+	a.say("%s", a.grid([]string{"task", "examples", "trained tokens", "share", "passes an epoch", "weight", "from"}, rows))
 }

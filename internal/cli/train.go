@@ -218,6 +218,7 @@ func (e *experiment) describe() {
 	plan := s.Plan()
 	e.app.say("run %s: %s of %s values train, on %d examples for %d steps, on %s", e.dir.Dir(), thousands(trained), thousands(all),
 		s.Examples.Len(), s.Trainer.Schedule.Steps, s.Backend.Name())
+	e.app.tasks(s.Tasks(), s.Trainer.Loader.Passes())
 	if s.Text.Template != nil {
 		for _, w := range s.Text.Template.Check(s.Text.Tokenizer) {
 			e.app.say("warning: %v", w)
@@ -343,6 +344,11 @@ func (e *experiment) compare(was, now map[string]float64) {
 			e.outcome = append(e.outcome, runs.Outcome{Name: row.name, Before: runs.Number(b), After: runs.Number(now[row.split]), Better: "down"})
 		}
 	}
+	for _, t := range e.session.Tasks().Evaluations() {
+		if b, ok := was[t.Split]; ok {
+			e.outcome = append(e.outcome, runs.Outcome{Name: "held-out loss of " + t.Name, Before: runs.Number(b), After: runs.Number(now[t.Split]), Better: "down"})
+		}
+	}
 	for _, m := range e.session.Measures() {
 		key := runs.Eval + "/" + m.Name
 		if b, ok := was[key]; ok {
@@ -386,6 +392,9 @@ func (e *experiment) show(saved string) error {
 		if len(e.task) > 0 {
 			out["p_value"] = chance(e.score[0], e.score[1])
 		}
+		if lines := e.session.Tasks().Lines(); lines != nil {
+			out["tasks"] = lines
+		}
 		return a.result(out)
 	}
 	var rows [][]string
@@ -400,6 +409,9 @@ func (e *experiment) show(saved string) error {
 	a.say("%s", a.grid([]string{"", "before", "after"}, rows))
 	if len(e.task) > 0 {
 		a.say("task score, 95 %% interval: %s before, %s after; a difference as large by chance: p = %.2g", interval(e.score[0]), interval(e.score[1]), chance(e.score[0], e.score[1]))
+	}
+	for _, line := range e.session.Tasks().Lines() {
+		a.say("%s", line)
 	}
 	a.say("saved  %s\nreport %s", saved, filepath.Join(e.dir.Dir(), runs.ReportFile))
 	return nil

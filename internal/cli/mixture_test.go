@@ -70,7 +70,7 @@ output: runs
 			t.Fatal(err)
 		}
 	}
-	write(12)
+	write(8)
 	code, out := program("train", "run.yaml", "--set", "name=whole")
 	if code != 0 {
 		t.Fatal(out)
@@ -80,7 +80,7 @@ output: runs
 			t.Errorf("want %q in:\n%s", want, out)
 		}
 	}
-	write(7)
+	write(5)
 	if code, out := program("train", "run.yaml", "--set", "name=cut"); code != 0 {
 		t.Fatal(out)
 	}
@@ -90,10 +90,10 @@ output: runs
 		t.Fatal(err)
 	}
 	// As if the run had been killed behind its checkpoint of step 4.
-	if err := os.RemoveAll(filepath.Join("runs", "cut", runs.Checkpoints, "step-000007")); err != nil {
+	if err := os.RemoveAll(filepath.Join("runs", "cut", runs.Checkpoints, "step-000005")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(text), "max_steps: 7", "max_steps: 12", 1)), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), "max_steps: 5", "max_steps: 8", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	code, out = program("resume", filepath.Join("runs", "cut"))

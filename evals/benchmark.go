@@ -20,6 +20,7 @@ import (
 	"tunesmith/evals/ifeval"
 	"tunesmith/generate"
 	"tunesmith/internal/nearest"
+	"tunesmith/runs"
 	"tunesmith/tune"
 )
 
@@ -349,11 +350,11 @@ func readTruthful(d document) (Item, error) {
 
 // Measure is a metric over the items of a benchmark.
 type Measure struct {
-	Metric string    `json:"metric"`
-	Mean   float64   `json:"mean"`
-	Stderr float64   `json:"stderr"`
-	Items  int       `json:"items"`
-	Values []float64 `json:"-"`
+	Metric string      `json:"metric"`
+	Mean   float64     `json:"mean"`
+	Stderr runs.Number `json:"stderr"` // NaN of a single item
+	Items  int         `json:"items"`
+	Values []float64   `json:"-"`
 }
 
 // Taker takes benchmarks with one model.
@@ -393,7 +394,7 @@ func (t Taker) Take(ctx context.Context, b Benchmark, items, examples []Item, sh
 	var out []Measure
 	for _, m := range b.Metrics {
 		mean, stderr := Mean(values[m])
-		out = append(out, Measure{m, mean, stderr, len(items), values[m]})
+		out = append(out, Measure{m, mean, runs.Number(stderr), len(items), values[m]})
 	}
 	return out, nil
 }

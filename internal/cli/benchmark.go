@@ -94,10 +94,11 @@ func (f *benchmarkFlags) take(ctx context.Context, a *app, l *loaded) ([][]strin
 
 // margin shows the 95 % interval of a measure.
 func margin(m evals.Measure) string {
-	if math.IsNaN(m.Stderr) {
+	stderr := float64(m.Stderr)
+	if math.IsNaN(stderr) {
 		return ""
 	}
-	return fmt.Sprintf("± %.1f, ", 196*m.Stderr)
+	return fmt.Sprintf("± %.1f, ", 196*stderr)
 }
 
 // interval shows the 95 % interval of a share of right answers.

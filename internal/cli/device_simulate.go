@@ -128,6 +128,8 @@ func (s *simulation) person(ctx context.Context, dir string, p evals.Person) (pe
 		}
 		if a.Taken {
 			o.Taken++
+		} else {
+			fmt.Fprintf(s.app.err, "%s, round %d: not taken: %s\n", p.Name, i+1, a.Reason)
 		}
 		if i == 0 {
 			o.General[0] = share(a.Before[runs.General])

@@ -18,7 +18,7 @@ type Federated struct {
 
 func init() {
 	tune.Register(tune.Method{
-		Axis: tune.TopologyAxis, Name: "federated",
+		Axis: tune.TopologyAxis, Name: "federated", Goals: []string{"owners"},
 		Doc: "several owners of data tune one model together, and the data stay where they are",
 		New: func() any { return &Federated{federation.Default()} },
 	})

@@ -21,7 +21,7 @@ type OnDevice struct {
 
 func init() {
 	tune.Register(tune.Method{
-		Axis: tune.TopologyAxis, Name: "ondevice",
+		Axis: tune.TopologyAxis, Name: "ondevice", Goals: []string{"device"},
 		Doc: "adapts in generations on the user's own machine, within limits of memory, power and time",
 		New: func() any { return &OnDevice{device.Default()} },
 	})

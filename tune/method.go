@@ -42,6 +42,8 @@ type Method struct {
 	Sample func() any
 	// Rate is the learning rate that trains with the method's defaults, 0 where another axis decides.
 	Rate float64
+	// Goals are the advisor's goals that the method serves beyond what it does, such as "device".
+	Goals []string
 	// Default marks the method that a run takes where its file names none.
 	Default bool
 }

@@ -28,7 +28,7 @@ type Check struct {
 
 // Conformance checks on a small random model that every parameters method with every objective keeps what a method
 // promises: the first step starts from the base, only what is declared changes, the loss falls on a few rows, a saved
-// adapter gives the same logits, and so do merged weights.
+// adapter gives the same logits, and so do merged weights, packed rows and generation.
 func Conformance(ctx context.Context, report func(Check)) error {
 	for _, p := range tune.Methods(tune.ParametersAxis) {
 		for _, o := range tune.Methods(tune.ObjectiveAxis) {
@@ -50,6 +50,7 @@ func Conformance(ctx context.Context, report func(Check)) error {
 				{"memorises a few rows, and changes only what it declares", c.memorises},
 				{"saved and loaded, it gives equal logits", c.roundTrip},
 				{"merged, it gives equal logits", c.merges},
+				{"recomputed, packed and behind caches it is the same, and its gradient is the slope", c.passes},
 			} {
 				report(Check{name, promise.name, promise.run(ctx)})
 			}

@@ -1,7 +1,9 @@
 package methods
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"tunesmith/site"
@@ -20,13 +22,16 @@ type Full struct {
 	Layers      []int        `yaml:"layers" doc:"numbers of the layers that train; all where empty, embeddings and head included"`
 	LastLayers  int          `yaml:"last_layers" doc:"train only this many of the last layers; 0 is no limit" min:"0"`
 	FreezeEmbed bool         `yaml:"freeze_embeddings" doc:"leave the embedding, and with it a tied output projection, as it is"`
+	EmbedRatio  float64      `yaml:"embedding_ratio" doc:"learning rate of the embedding over that of the layers" above:"0"`
+	HeadRatio   float64      `yaml:"head_ratio" doc:"learning rate of an output projection of its own over that of the layers" above:"0"`
+	LayerDecay  float64      `yaml:"layer_decay" doc:"learning rate of a layer over that of the layer above; the embedding stands below all" above:"0" max:"1"`
 }
 
 func init() {
 	tune.Register(tune.Method{
 		Axis: tune.ParametersAxis, Name: "full", Rate: 2e-5,
 		Doc: "trains the model's own weights, all or chosen ones",
-		New: func() any { return &Full{} },
+		New: func() any { return &Full{EmbedRatio: 1, HeadRatio: 1, LayerDecay: 1} },
 	})
 }
 
@@ -40,7 +45,7 @@ func (o *Full) Graft(m *site.Map) (any, error) {
 			return nil, fmt.Errorf("layers: want numbers from 0 to %d, have %d", m.Layers-1, l)
 		}
 	}
-	f := full{train: map[string]bool{}}
+	f := full{Full: *o, train: map[string]bool{}, m: m}
 	for _, p := range m.Params {
 		module, _ := tune.ModuleOf(p.Name)
 		if o.chooses(m, module) {
@@ -66,7 +71,27 @@ func (o *Full) chooses(m *site.Map, module string) bool {
 	return true
 }
 
-type full struct{ train map[string]bool }
+type full struct {
+	Full
+	train map[string]bool
+	m     *site.Map
+}
+
+// RateScale implements tune.RateScaler.
+func (f full) RateScale(p site.Param) float64 {
+	module, _ := tune.ModuleOf(p.Name)
+	above := 0 // layers between the parameter and the output
+	scale := 1.0
+	switch layer := site.IndexOf(module); {
+	case layer >= 0:
+		above = f.m.Layers - 1 - layer
+	case module == f.m.Embedding:
+		above, scale = f.m.Layers, cmp.Or(f.EmbedRatio, 1)
+	case module == f.m.Output.Path:
+		scale = cmp.Or(f.HeadRatio, 1)
+	}
+	return scale * math.Pow(cmp.Or(f.LayerDecay, 1), float64(above))
+}
 
 // TrainBase implements site.Selector.
 func (f full) TrainBase(name string) bool { return f.train[name] }

@@ -1,11 +1,13 @@
 package methods
 
 import (
+	"math"
 	"strings"
 	"testing"
 
 	"tunesmith/model"
 	"tunesmith/site"
+	"tunesmith/tune"
 )
 
 // small is a model of two layers.
@@ -47,6 +49,21 @@ func TestFullChooses(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestFullRates(t *testing.T) {
+	m := small(t)
+	graft, err := (&Full{EmbedRatio: 0.1, LayerDecay: 0.5}).Graft(m.Map())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]float64{
+		"model.layers.1.mlp.up_proj.weight": 1, "model.layers.0.mlp.up_proj.weight": 0.5, "model.embed_tokens.weight": 0.1 * 0.25, "model.norm.weight": 1,
+	} {
+		if have := graft.(tune.RateScaler).RateScale(site.Param{Name: name}); math.Abs(have-want) > 1e-12 {
+			t.Errorf("%s: want a rate of %g, have %g", name, want, have)
+		}
 	}
 }
 

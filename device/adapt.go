@@ -65,7 +65,8 @@ func Init(dir string, c *tune.Run, model string) error {
 	if _, err := os.Lstat(dir); err == nil {
 		return fmt.Errorf("%s exists already; choose another directory", dir)
 	}
-	if _, err := settings(c); err != nil {
+	own, err := settings(c)
+	if err != nil {
 		return err
 	}
 	base, err := DigestBase(model)
@@ -77,8 +78,10 @@ func Init(dir string, c *tune.Run, model string) error {
 		return err
 	}
 	return atomicfile.WriteDir(dir, func(tmp string) error {
-		if _, err := openVault(filepath.Join(tmp, keyFile)); c.Topology.Options.(Method).Device().KeyFile == "" && err != nil {
-			return err
+		if own.KeyFile == "" {
+			if _, err := openVault(filepath.Join(tmp, keyFile)); err != nil {
+				return err
+			}
 		}
 		return errors.Join(
 			os.WriteFile(filepath.Join(tmp, runFile), text.Bytes(), 0o644),
@@ -301,11 +304,17 @@ func (d *Device) train(ctx context.Context, v *vault, j *job, a Adaptation, r *R
 			return err
 		}
 	}
+	// An adaptation that was deferred goes on as it was planned.
+	planned, err := tune.Schema().Load(d.pendingPath(runName, runs.ConfigFile), nil)
+	begun := err == nil
+	if begun {
+		c = *planned.Value
+	}
 	records := slices.Concat(j.New, j.Replay)
 	prepare := func(c *tune.Run) (*trainer.Session, error) {
 		return trainer.Prepare(ctx, c, trainer.Files{Model: d.Model, General: a.General(), Records: records, Held: j.Held})
 	}
-	s, fit, err := d.fit(&c, prepare)
+	s, fit, err := d.fit(&c, begun, prepare)
 	if err != nil {
 		return err
 	}

@@ -49,8 +49,9 @@ var lean = []struct {
 	}},
 }
 
-// fit plans the run, and leaner forms of it until one keeps the limit. The session that is returned has taken no step.
-func (d *Device) fit(c *tune.Run, prepare func(*tune.Run) (*trainer.Session, error)) (*trainer.Session, Fit, error) {
+// fit plans the run, and leaner forms of it until one keeps the limit, unless the run has begun: then it stays as it is.
+// The session that is returned has taken no step.
+func (d *Device) fit(c *tune.Run, begun bool, prepare func(*tune.Run) (*trainer.Session, error)) (*trainer.Session, Fit, error) {
 	f := Fit{Limit: d.Limit()}
 	smallest := Bytes(math.MaxInt64)
 	for i := -1; i < len(lean); i++ {
@@ -72,6 +73,9 @@ func (d *Device) fit(c *tune.Run, prepare func(*tune.Run) (*trainer.Session, err
 		smallest = min(smallest, f.Total())
 		if err := s.Close(); err != nil {
 			return nil, f, err
+		}
+		if begun {
+			break
 		}
 	}
 	m := f.Memory

@@ -70,12 +70,24 @@ func (c *Client) Run(ctx context.Context) ([]Tensor, error) {
 			}
 			continue
 		}
+		// A client that is killed at its work joins again, and the server gives it the work again. Only the last message
+		// has to stay until it is used.
+		if m.Kind != KindDone {
+			if err := d.Ack(); err != nil {
+				return nil, err
+			}
+		}
 		final, err := c.handle(ctx, m)
 		if err != nil {
 			return nil, err
 		}
-		if err := errors.Join(d.Ack(), c.writeCard()); err != nil {
+		if err := c.writeCard(); err != nil {
 			return nil, err
+		}
+		if final != nil {
+			if err := d.Ack(); err != nil {
+				return nil, err
+			}
 		}
 		if final != nil {
 			return final, nil

@@ -19,8 +19,9 @@ import (
 type round struct {
 	Round
 	began   time.Time
-	waiting map[string]bool   // drawn, and neither answered nor refused
-	tasks   map[string]string // digests of the work that was given out
+	waiting map[string]bool      // drawn, and neither answered nor refused
+	tasks   map[string]string    // digests of the work that was given out,
+	given   map[string]time.Time // and when it was
 	updates []Update
 	within  int // that needed no clipping
 	noise   float64
@@ -29,7 +30,7 @@ type round struct {
 // play makes one round, or in the asynchronous mode one step.
 func (s *Server) play(ctx context.Context) error {
 	before := *s.bytes()
-	r := &round{Round: Round{Number: s.state.Round + 1, Refused: map[string]string{}}, began: time.Now(), waiting: map[string]bool{}, tasks: map[string]string{}}
+	r := &round{Round: Round{Number: s.state.Round + 1, Refused: map[string]string{}}, began: time.Now(), waiting: map[string]bool{}, tasks: map[string]string{}, given: map[string]time.Time{}}
 	var books []privacy.Event
 	if s.state.Books != nil {
 		books = slices.Clone(s.state.Books.History)
@@ -132,6 +133,11 @@ func (s *Server) give(ctx context.Context, r *round, name string) error {
 	if err != nil {
 		return err
 	}
+	// One that answers a hello has often just joined by itself.
+	if time.Since(r.given[name]) < 3*time.Second {
+		return nil
+	}
+	r.given[name] = time.Now()
 	r.tasks[name] = TaskOf(r.Number, body)
 	return s.send(ctx, name, Message{Kind: KindTrain, Round: r.Number, Task: r.tasks[name], Clip: r.Clip, Body: body})
 }

@@ -167,6 +167,9 @@ func (s *Server) options() Options {
 	return o
 }
 
+// Secret returns the secret of a member's directory, from which its noise is drawn; it is made where there is none.
+func Secret(dir string) ([]byte, error) { return secretOf(filepath.Join(dir, secretFile)) }
+
 // secretOf reads a key, or makes it.
 func secretOf(path string) ([]byte, error) {
 	key, err := os.ReadFile(path)

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"tunesmith/data"
+	"tunesmith/optim"
 	"tunesmith/trainer"
 )
 
@@ -133,6 +134,10 @@ func (l *Learner) Personalize(ctx context.Context, from []Tensor) ([]Tensor, err
 	var own []Tensor
 	err := l.With(from, func(session *trainer.Session) error {
 		if err := session.Freeze(nil); err != nil {
+			return err
+		}
+		// Where the rate of most schedules is neither rising nor gone.
+		if err := session.Begin(l.settings.Rounds*l.settings.LocalSteps/2, optim.State{}); err != nil {
 			return err
 		}
 		for i := range l.settings.PersonalSteps {

@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"tunesmith/data"
+	"tunesmith/engine"
+	"tunesmith/model"
 	"tunesmith/optim"
 	"tunesmith/privacy"
+	"tunesmith/tune"
 )
 
 // Params returns the trained parameters, frozen ones among them. Values are the model's own memory: who changes them
@@ -140,4 +144,35 @@ func (s *Session) SingleLoaderOf(examples *data.Store) (*data.Loader, error) {
 // BatchesOf lays up to most examples into batches for an evaluation.
 func (s *Session) BatchesOf(examples *data.Store, most int) ([]data.Batch, error) {
 	return s.batches(examples, most)
+}
+
+// PrepareModel puts a run together without its data: what leads others, and trains nothing itself, needs no more.
+func PrepareModel(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) {
+	s = &Session{Config: c, Ledger: &data.Ledger{}, Examples: data.NewStore("", math.MaxInt), Held: data.NewStore("", math.MaxInt)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	base, err := openBase(c, f.Model)
+	if err != nil {
+		return s, err
+	}
+	s.Model = &model.Adapted{Model: base}
+	if s.Text, err = tune.OpenText(f.Model, base.File, c.ChatTemplate); err != nil {
+		return s, err
+	}
+	objective, ok := c.Objective.Options.(tune.Objective)
+	if !ok {
+		return s, fmt.Errorf("objective: %q cannot be trained", c.Objective.Name)
+	}
+	if s.Backend, err = engine.Open("cpu", engine.Options{Precision: engine.Precision(c.Precision)}); err != nil {
+		return s, err
+	}
+	if err := s.adapt(ctx, base); err != nil {
+		return s, err
+	}
+	s.Trainer = &Trainer{Eval: map[string][]data.Batch{}, Schedule: Schedule{Steps: max(1, c.MaxSteps)}}
+	s.Stepper, err = s.stepper(objective)
+	return s, err
 }

@@ -112,7 +112,7 @@ func (a *app) root() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "write results as JSON")
 	root.PersistentFlags().StringVar(&a.lang, "lang", language(), "language of reports: en or zh")
 	root.AddCommand(a.demo(), a.init(), a.train(), a.resume(), a.eval(), a.generate(), a.chat(), a.merge(), a.data(), a.pull(),
-		a.bench(), a.runs(), a.device(), a.advise(), a.methods(), a.config(), a.adapter(), a.doctor(), a.selftest(), a.version())
+		a.bench(), a.runs(), a.device(), a.federate(), a.advise(), a.methods(), a.config(), a.adapter(), a.doctor(), a.selftest(), a.version())
 	for _, c := range root.Commands() {
 		wrapArgs(c)
 	}

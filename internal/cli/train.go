@@ -16,6 +16,7 @@ import (
 	"tunesmith/device"
 	"tunesmith/engine"
 	"tunesmith/evals"
+	"tunesmith/federation"
 	"tunesmith/generate"
 	"tunesmith/runs"
 	"tunesmith/trainer"
@@ -152,6 +153,11 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 			return err
 		}
 	}
+	if _, ok := c.Topology.Options.(federation.Method); ok {
+		if _, err := federated(c); err != nil {
+			return err
+		}
+	}
 	if m, ok := c.Topology.Options.(device.Method); ok {
 		// A run of a device keeps the device's limits; its adaptations in generations are those of the device command.
 		watched, stop, err := m.Device().Watch(ctx, &device.Reader{Root: m.Device().Root})
@@ -190,7 +196,11 @@ func (e *experiment) run(ctx context.Context, resume bool) (err error) {
 		return err
 	}
 	e.session.Progress = p.show
-	if err := e.session.Train(ctx); err != nil {
+	train := e.session.Train
+	if m, ok := c.Topology.Options.(federation.Method); ok {
+		train = func(ctx context.Context) error { return e.federate(ctx, m.Federation()) }
+	}
+	if err := train(ctx); err != nil {
 		return e.failed(ctx, err)
 	}
 	return e.finish(ctx)

@@ -1,0 +1,7 @@
+//go:build nats
+
+package cli
+
+import "tunesmith/federation/broker"
+
+func init() { embeddedBroker = broker.Start }

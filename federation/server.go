@@ -38,6 +38,8 @@ type Server struct {
 	// Progress, where it is set, sees every round when it is stored.
 	Progress func(Round)
 	Traffic  Traffic
+	// Waits leaves nobody behind: in a simulation a client is silent while it waits for the machine.
+	Waits bool
 
 	settings *Settings
 	strategy Strategy
@@ -108,7 +110,8 @@ func (s *Server) Run(ctx context.Context) ([]Tensor, error) {
 			return nil, err
 		}
 	}
-	return s.state.global, s.finish(ctx)
+	err := s.finish(ctx)
+	return s.state.global, err
 }
 
 // History returns the rounds that are done.

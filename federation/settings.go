@@ -121,6 +121,9 @@ func (s *Settings) Validate() []config.Problem {
 	if s.Privacy.Level == "example" && s.Strategy == seeds {
 		problem("privacy.level", "fedkseed has no gradients of examples to clip; want level client or none")
 	}
+	if s.Privacy.Level != "none" && s.Strategy == "qfedavg" {
+		problem("strategy", "qfedavg weighs clients by their losses, which privacy does not let out; take fedavg")
+	}
 	if s.KeepOptimizer && (s.Strategy == "rolora" || s.Strategy == "flexlora") {
 		problem("keep_optimizer", "what %s trains is new in each round; want false", s.Strategy)
 	}

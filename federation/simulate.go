@@ -61,7 +61,7 @@ func (s Simulation) Run(ctx context.Context) (out Simulated, err error) {
 	const id = "simulation"
 	server := &Server{
 		Federation: id, Key: keys[ServerName], Members: members, Machine: s.Machine, Link: bus.Link(ServerName),
-		Dir: filepath.Join(s.Dir, ServerName), Log: s.Log, Progress: s.Progress,
+		Dir: filepath.Join(s.Dir, ServerName), Log: s.Log, Progress: s.Progress, Waits: true,
 	}
 	out.Sizes, out.Own, out.Alone = map[string]int{}, map[string]float64{}, map[string]float64{}
 	learners := make([]*Learner, len(parts))

@@ -7,6 +7,7 @@ import (
 	"math"
 	randv2 "math/rand/v2"
 	"slices"
+	"time"
 
 	"tunesmith/privacy"
 	"tunesmith/secure"
@@ -18,7 +19,10 @@ const sumTries = 3
 // secureRound adds the clients' changes without seeing one.
 func (s *Server) secureRound(ctx context.Context, r *round) error {
 	all := r.Drawn
-	var err error
+	err := s.present(ctx, r)
+	if err != nil {
+		return err
+	}
 	for range sumTries {
 		clear(r.waiting)
 		for _, name := range all {
@@ -34,13 +38,47 @@ func (s *Server) secureRound(ctx context.Context, r *round) error {
 	return fmt.Errorf("%w; nothing of any client was revealed. Start the missing clients, or lower the threshold", err)
 }
 
+// threshold is how many of the drawn clients have to stay.
+func (s *Server) threshold(r *round) int {
+	n := len(r.Drawn)
+	return max(2, int(math.Ceil(s.settings.Threshold*float64(n)-1e-9)), n/2+1)
+}
+
+// present waits until as many of the drawn clients have joined as a sum needs.
+func (s *Server) present(ctx context.Context, r *round) error {
+	for {
+		here, gone := 0, 0
+		for _, name := range r.Drawn {
+			if s.refused[name] != "" {
+				gone++
+			} else if s.joined[name] != nil {
+				here++
+			}
+		}
+		switch need := s.threshold(r); {
+		case here >= need:
+			return nil
+		case len(r.Drawn)-gone < need:
+			return fmt.Errorf("%w: %d of %d drawn clients are refused, the threshold is %d", secure.ErrTooFew, gone, len(r.Drawn), need)
+		}
+		m, d, ok, err := s.next(ctx, time.Now().Add(time.Second))
+		if err != nil {
+			return err
+		}
+		if ok && m.Kind != KindJoin && m.Kind != KindBye && m.Kind != KindProgress {
+			if err := d.Ack(); err != nil { // of a sum that is over
+				return err
+			}
+		}
+	}
+}
+
 // trySum makes one attempt at a sum.
 func (s *Server) trySum(ctx context.Context, r *round) error {
 	attempt := randv2.IntN(math.MaxInt32) + 1 // no session has the name of one before
 	head := Message{Round: r.Number, Attempt: attempt, Federation: s.Federation}
 	session := []byte(sessionOf(head))
-	threshold := int(math.Ceil(s.settings.Threshold*float64(len(r.Drawn)) + 1e-9))
-	threshold = max(2, threshold, len(r.Drawn)/2+1)
+	threshold := s.threshold(r)
 
 	// All who are here advertise keys.
 	var keys []secure.Keys

@@ -1,6 +1,10 @@
 package methods
 
 import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tunesmith/federation"
 	"tunesmith/recipes"
@@ -106,7 +111,7 @@ func TestFederatedStrategies(t *testing.T) {
 				t.Fatalf("want 3 rounds of %d clients, have %+v", set.Clients, h)
 			}
 			first, last := h[0].HeldMean, meanLoss(out)
-			if !(last < first) && name != "fedkseed" {
+			if !(last < first) {
 				t.Errorf("held-out loss: want below %g, have %g", first, last)
 			}
 			if name == "fedit" && h[1].Mismatch == 0 {
@@ -122,6 +127,43 @@ func meanLoss(out federation.Simulated) float64 {
 		sum += l
 	}
 	return sum / float64(len(out.Alone))
+}
+
+// TestFederatedModes: clients of their own speed, drawn ones, and those that go on for themselves.
+func TestFederatedModes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs four federations")
+	}
+	path := fedLines(t, 60)
+	for name, sets := range map[string][]string{
+		"asynchronous": {"topology.asynchronous=2"},
+		"drawn":        {"topology.clients_per_round=2"},
+		"personal":     {"topology.personal_steps=3", "topology.partition.kind=classes", "topology.clients=2"},
+		"sparse":       {"topology.compression=topk", "topology.keep_share=0.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, set := fedSession(t, path, append(sets, "topology.rounds=4")...)
+			out := simulate(t, s, set, nil)
+			first, last := math.Log(float64(s.Text.Tokenizer.Size())), meanLoss(out)
+			if h := out.History; len(h) != 4 || name != "sparse" && name != "personal" && len(h[3].Took) != 2 {
+				t.Errorf("have %+v", h)
+			}
+			if !(last < first) {
+				t.Errorf("held-out loss: want below %g, have %g", first, last)
+			}
+			if name != "personal" {
+				return
+			}
+			for c, own := range out.Own {
+				if !(own < out.Alone[c]) {
+					t.Errorf("%s: want its own steps to help, have %g after %g", c, own, out.Alone[c])
+				}
+			}
+			if len(out.Own) != 2 {
+				t.Errorf("want 2 personal losses, have %v", out.Own)
+			}
+		})
+	}
 }
 
 // TestFederatedOneClient: one client that keeps its optimizer is central training, bit for bit.
@@ -207,6 +249,179 @@ func TestFederatedAudit(t *testing.T) {
 					t.Errorf("%v: example %d is on the wire as %s tokens", sets, i, form)
 				}
 			}
+		}
+	}
+}
+
+// TestFederatedHostile: members that lie, repeat, or work on something else are named and left out, and the rounds go on
+// without them.
+func TestFederatedHostile(t *testing.T) {
+	path := fedLines(t, 40)
+	s, set := fedSession(t, path, "topology.patience=2s", "topology.max_norm=1000", "topology.local_steps=1")
+	m, err := federation.NewMachine(s, set, "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, members := map[string]ed25519.PrivateKey{}, federation.Members{}
+	for _, name := range []string{federation.ServerName, "good-1", "good-2", "nan", "short", "huge", "forged", "repeats", "tokenizer", "base"} {
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[name], members[name] = private, public
+	}
+	bus := federation.NewBus()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	send := func(name string, m federation.Message) {
+		m.Federation, m.Sender = "fed", name
+		b, err := m.Seal(keys[name])
+		if err != nil {
+			t.Error(err)
+		}
+		if name == "forged" && m.Kind == federation.KindUpdate {
+			b[len(b)/2] ^= 1
+		}
+		_ = bus.Link(name).Send(ctx, federation.ServerName, b) // the test ends with the context
+	}
+	body := func(values float32) []byte {
+		var b []byte
+		for _, t := range m.Start() {
+			for range t.Values {
+				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(values))
+			}
+		}
+		return b
+	}
+	liar := func(name string) {
+		facts := m.Facts()
+		switch name {
+		case "tokenizer":
+			facts.Tokenizer = "another"
+		case "base":
+			facts.Base = "another"
+		}
+		send(name, federation.Message{Kind: federation.KindJoin, Join: &facts})
+		var first *federation.Message
+		for {
+			d, err := bus.Link(name).Receive(ctx)
+			if err != nil {
+				return
+			}
+			in, err := federation.OpenMessage(d.Data, d.From, members)
+			if err != nil || in.Kind != federation.KindTrain {
+				continue
+			}
+			out := federation.Message{Kind: federation.KindUpdate, Round: in.Round, Task: in.Task, Report: &federation.Report{Examples: 1}, Body: in.Body}
+			switch name {
+			case "nan":
+				out.Body = body(float32(math.NaN()))
+			case "short":
+				out.Body = out.Body[:len(out.Body)-3]
+			case "huge":
+				out.Body = body(100)
+			case "repeats":
+				if first == nil {
+					first = &out
+				}
+				out = *first
+			}
+			send(name, out)
+		}
+	}
+	for name := range members {
+		switch {
+		case name == federation.ServerName:
+		case strings.HasPrefix(name, "good"):
+			l, err := federation.NewLearner(m, name, []byte("secret"), s.Examples, s.Held)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &federation.Client{Name: name, Key: keys[name], Members: members, Federation: "fed", Learner: l, Link: bus.Link(name), Dir: t.TempDir()}
+			go func() {
+				if _, err := c.Run(ctx); err != nil && ctx.Err() == nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			}()
+		default:
+			go liar(name)
+		}
+	}
+	server := &federation.Server{Federation: "fed", Key: keys[federation.ServerName], Members: members, Machine: m, Link: bus.Link(federation.ServerName), Dir: t.TempDir()}
+	if _, err := server.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h := server.History()
+	for i, r := range h {
+		for name, want := range map[string]string{"nan": "no number", "short": "more bytes", "huge": "max_norm", "tokenizer": "another tokenizer", "base": "another base model"} {
+			if !strings.Contains(r.Refused[name], want) {
+				t.Errorf("round %d, %s: want refused with %q, have %q", i+1, name, want, r.Refused[name])
+			}
+		}
+		want := []string{"good-1", "good-2"}
+		late := []string{"forged"}
+		if i == 0 {
+			want = append(want, "repeats")
+		} else {
+			late = append(late, "repeats")
+		}
+		if !slices.Equal(r.Took, want) || !slices.Equal(r.Late, late) {
+			t.Errorf("round %d: want %v taken and %v late, have %v and %v", i+1, want, late, r.Took, r.Late)
+		}
+	}
+	if len(h) != set.Rounds {
+		t.Errorf("want %d rounds, have %d", set.Rounds, len(h))
+	}
+}
+
+// TestFederatedBudget: work that would pass the declared ε is refused before it is done, with the reason.
+func TestFederatedBudget(t *testing.T) {
+	s, set := fedSession(t, fedLines(t, 30), "topology.privacy.level=example", "topology.privacy.epsilon=0.1", "topology.privacy.noise=0.5")
+	m, err := federation.NewMachine(s, set, "base")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = federation.Simulation{Machine: m, Dir: t.TempDir()}.Run(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "privacy budget is spent") {
+		t.Errorf("want the budget named, have %v", err)
+	}
+	// The server's own budget ends the federation early and keeps what there is.
+	s, set = fedSession(t, fedLines(t, 30), "topology.privacy.level=client", "topology.privacy.epsilon=9", "topology.privacy.noise=1", "topology.rounds=50", "topology.local_steps=1")
+	out := simulate(t, s, set, nil)
+	if n := len(out.History); n == 0 || n == 50 || out.History[n-1].Epsilon > 9 {
+		t.Errorf("want some rounds within ε 9, have %d, the last %+v", n, out.History[max(0, n-1)])
+	}
+}
+
+// TestFederatedResumes: a federation that stops after each round, server and clients, ends with the bits of one that
+// nobody disturbed.
+func TestFederatedResumes(t *testing.T) {
+	path := fedLines(t, 40)
+	sets := []string{"topology.compression=int8", "topology.keep_optimizer=true", "topology.strategy=fedadam", "topology.server_rate=0.01"}
+	s, set := fedSession(t, path, sets...)
+	whole := simulate(t, s, set, nil)
+	dir := t.TempDir()
+	var out federation.Simulated
+	for try := range 2 {
+		s, set := fedSession(t, path, sets...)
+		m, err := federation.NewMachine(s, set, "base")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		out, err = federation.Simulation{Machine: m, Dir: dir, Progress: func(r federation.Round) {
+			if try == 0 {
+				stop() // in the middle of the next round's work
+			}
+		}}.Run(ctx)
+		stop()
+		if (err == nil) != (try == 1) {
+			t.Fatalf("try %d: have %v", try, err)
+		}
+	}
+	for i := range whole.Final {
+		if !slices.Equal(whole.Final[i].Values, out.Final[i].Values) {
+			t.Fatalf("%s: the values differ from those of the undisturbed run", out.Final[i].Name)
 		}
 	}
 }

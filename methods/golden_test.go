@@ -84,7 +84,9 @@ func TestGoldenPEFT(t *testing.T) {
 	dir := golden.Dir(t, "peft")
 	kinds := map[string]bool{}
 	for _, m := range tune.Methods(tune.ParametersAxis) {
-		kinds[m.PEFT] = m.PEFT != ""
+		for _, kind := range strings.Fields(m.PEFT) {
+			kinds[kind] = true
+		}
 	}
 	for _, name := range golden.Cases(t, dir, filepath.Join("adapter", "adapter_config.json")) {
 		if kind := peftType(t, filepath.Join(dir, name)); kind == "" || virtual(kind) {
@@ -457,7 +459,10 @@ func (f fixture) compareConfig(t *testing.T, dir string) {
 }
 
 // defaults are values of keys that PEFT writes and that mean nothing for plain use.
-var defaults = map[string]any{"target_parameters": []any{}, "loftq_config": map[string]any{}, "megatron_core": "megatron.core", "qalora_group_size": 16}
+var defaults = map[string]any{
+	"eps": 6e-5, "module_dropout": 0, "num_cayley_neumann_terms": 5, "rank_dropout": 0, "n_frequency_pattern": map[string]any{},
+	"target_parameters": []any{}, "loftq_config": map[string]any{}, "megatron_core": "megatron.core", "qalora_group_size": 16,
+}
 
 // plain sorts a list, which is a set in PEFT, and takes the ids out of a map with one module.
 func plain(v any) any {

@@ -124,7 +124,7 @@ func TestGoldenQuantisedModels(t *testing.T) {
 			}
 			sameLogits(t, "logits", b, pass(t, backend, bare, b)["logits"], want.F32)
 			a, _ := adapt(t, m, qloraWith(func(o *QLoRA) { o.Kind, o.Rank = "file", 4 }))
-			falls(t, a, b)
+			falls(t, a, b, 0.9)
 			for _, x := range bare.Store.All() {
 				if y, _ := a.Store.Get(x.Name); y.Format != x.Format || !slices.Equal(x.Data, y.Data) {
 					t.Errorf("%s has changed", x.Name)
@@ -148,8 +148,8 @@ func TestGoldenQuantisedModels(t *testing.T) {
 	}
 }
 
-// falls trains a few steps and wants a lower loss.
-func falls(t *testing.T, a *model.Adapted, b data.Batch) {
+// falls trains a few steps and wants the loss below a share of the first.
+func falls(t *testing.T, a *model.Adapted, b data.Batch, to float64) {
 	t.Helper()
 	o, err := optim.New("adamw_8bit", optim.Options{})
 	if err != nil {
@@ -171,7 +171,7 @@ func falls(t *testing.T, a *model.Adapted, b data.Batch) {
 			first = r.Loss
 		}
 	}
-	if !(last < 0.9*first) {
+	if !(last < to*first) {
 		t.Errorf("the loss went from %.3f to %.3f", first, last)
 	}
 }
@@ -227,7 +227,7 @@ func TestQLoRAStores(t *testing.T) {
 			t.Fatal(err)
 		}
 		sameLogits(t, "start", b, pass(t, backend, a, b)["logits"], pass(t, backend, bare, b)["logits"])
-		falls(t, a, b)
+		falls(t, a, b, 0.9)
 		dir := filepath.Join(t.TempDir(), "adapter")
 		if err := tune.SaveAdapter(dir, graft, a.Sites, a.Store, tune.AdapterInfo{}); err != nil {
 			t.Fatal(err)

@@ -220,7 +220,10 @@ func (a *Adapter) Fill(store *engine.Store, sites *site.Map) error {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(left)) {
-		dst, err := baseCopy(store, sites, name, left[name].Shape)
+		dst, err := frozen(store, sites, name, left[name].Shape)
+		if dst == nil && err == nil {
+			dst, err = baseCopy(store, sites, name, left[name].Shape)
+		}
 		if dst != nil {
 			values[dst] = left[name].Float32s()
 			err = finite(name, values[dst])
@@ -239,6 +242,20 @@ func (a *Adapter) Fill(store *engine.Store, sites *site.Map) error {
 		t.Touch()
 	}
 	return nil
+}
+
+// frozen returns a tensor that the method keeps without training it, such as a random basis, and that its files may hold;
+// nil where the name is none of them.
+func frozen(store *engine.Store, sites *site.Map, name string, shape []int) (*engine.Tensor, error) {
+	p, ok := sites.Param(name)
+	if !ok || p.Base || p.Trainable {
+		return nil, nil
+	}
+	if !slices.Equal(p.Shape, shape) {
+		return nil, fmt.Errorf("tensor %q: want shape %v, have %v", name, p.Shape, shape)
+	}
+	dst, _ := store.Get(name)
+	return dst, nil
 }
 
 // baseCopy returns the model's own tensor that an adapter carries along: PEFT saves the embedding beside an update of

@@ -70,8 +70,9 @@ func (p *planner) products(top, n *graph.Node, alpha float32) []term {
 	case graph.Linear, graph.LinearT, graph.Outer:
 		return []term{{n, alpha}}
 	case graph.ReshapeTo:
-		if n != top {
-			return p.products(top, n.In[0], alpha)
+		// The products of a sum have rows of one length.
+		if x := n.In[0]; n != top && n.Rank() > 0 && x.Rank() > 0 && x.Dim(-1) == n.Dim(-1) {
+			return p.products(top, x, alpha)
 		}
 	case graph.Affine:
 		if op.Add == 0 {

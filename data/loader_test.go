@@ -58,11 +58,13 @@ func TestStoreKeepsExamples(t *testing.T) {
 		inMemory := fill(t, NewStore("", 0), examples)
 		onDisk := fill(t, NewStore(filepath.Join(dir, "examples.bin"), rapid.IntRange(0, 2000).Draw(t, "limit")), examples)
 		defer onDisk.Close()
+		temporary := fill(t, NewTempStore(rapid.IntRange(0, 2000).Draw(t, "limit of the temporary store")), examples)
+		defer temporary.Close()
 		if inMemory.Digest() != onDisk.Digest() {
 			t.Fatal("digests differ")
 		}
 		for i, want := range examples {
-			for _, s := range []*Store{inMemory, onDisk} {
+			for _, s := range []*Store{inMemory, onDisk, temporary} {
 				got, err := s.Example(i)
 				if err != nil {
 					t.Fatal(err)

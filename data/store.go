@@ -31,7 +31,8 @@ type Store struct {
 	hash  uint64
 	buf   []byte
 
-	sequences int // of every example
+	temporary bool // the file has a name of its own
+	sequences int  // of every example
 	widest    int // longest sequence
 }
 
@@ -48,6 +49,11 @@ const indexBlock = 1 << 8
 // removes; with an empty path they stay in memory.
 func NewStore(path string, limit int) *Store {
 	return &Store{path: path, limit: limit}
+}
+
+// NewTempStore returns an empty store whose examples move to a temporary file when they exceed limit bytes.
+func NewTempStore(limit int) *Store {
+	return &Store{temporary: true, limit: limit}
 }
 
 // Add appends an example.
@@ -88,7 +94,7 @@ func (s *Store) Add(e Example) error {
 	s.index[last] = append(s.index[last], entry{int32(len(e.IDs)), int32(e.Supervised()), intern(&s.tasks, e.Task), uint32(len(b))})
 	s.n++
 	s.size += int64(len(b))
-	if s.file == nil && s.path != "" && len(s.data)+len(b) > s.limit {
+	if s.file == nil && (s.path != "" || s.temporary) && len(s.data)+len(b) > s.limit {
 		if err := s.spill(); err != nil {
 			return err
 		}
@@ -105,7 +111,12 @@ func (s *Store) Add(e Example) error {
 
 // spill moves the examples to the file.
 func (s *Store) spill() (err error) {
-	if s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600); err != nil {
+	if s.temporary {
+		s.file, err = os.CreateTemp("", "tunesmith-examples-*")
+	} else {
+		s.file, err = os.OpenFile(s.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("data: storing examples: %w", err)
 	}
 	s.w = bufio.NewWriterSize(s.file, 1<<20)

@@ -33,6 +33,9 @@ type Session struct {
 	cache    string // directory for what may be computed again
 }
 
+// storeLimit is how many bytes of examples stay in memory; data that is larger moves to a temporary file.
+const storeLimit = 64 << 20
+
 // Files are the places that a configuration's names stand for.
 type Files struct {
 	Model   string    // path of the base
@@ -47,7 +50,7 @@ type Files struct {
 // and plans the memory of the largest batch. Nothing is written. All that is wrong with the data stands in the
 // ledger, which is there with an error too.
 func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) {
-	s = &Session{Config: c, cache: f.Cache, Ledger: &data.Ledger{Mode: c.BadRecords}, Examples: data.NewStore("", math.MaxInt), Held: data.NewStore("", math.MaxInt)}
+	s = &Session{Config: c, cache: f.Cache, Ledger: &data.Ledger{Mode: c.BadRecords}, Examples: data.NewTempStore(storeLimit), Held: data.NewTempStore(storeLimit)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())

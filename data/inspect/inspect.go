@@ -328,7 +328,7 @@ func (x *Inspector) settle(k *look) {
 			}
 		}
 	}
-	if k.Dropped {
+	if k.Dropped || x.forgetful() {
 		return
 	}
 	id := int32(len(x.kept))
@@ -347,6 +347,11 @@ func (x *Inspector) settle(k *look) {
 			x.asked[h] = id
 		}
 	}
+}
+
+// forgetful reports whether no rule compares a record with earlier ones, so that nothing of it has to stay in memory.
+func (x *Inspector) forgetful() bool {
+	return x.actions[exactDuplicate] == Off && x.actions[nearDuplicate] == Off && x.actions[otherAnswer] == Off
 }
 
 // Report returns what was found so far.

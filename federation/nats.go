@@ -24,6 +24,9 @@ import (
 // partSize is the length of a part: half of what a NATS server takes by default.
 const partSize = 512 << 10
 
+// ackWait is how long a part may stay unacknowledged before it comes again, to another start of the same member.
+const ackWait = 10 * time.Second
+
 // Headers of a part.
 const (
 	wholeHeader = "Tunesmith-Whole" // hash of the whole message
@@ -76,6 +79,7 @@ type whole struct {
 	parts [][]byte
 	left  int
 	acks  []jetstream.Msg
+	kept  time.Time // when it was last said that the parts are in use
 }
 
 // DialServer connects the server and makes the streams of the federation, with a place for each client.
@@ -95,7 +99,7 @@ func DialServer(ctx context.Context, a Address, clients []string) (Link, error) 
 	}
 	place := func(stream, name, subject string) (jetstream.Consumer, error) {
 		c, err := l.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
-			Durable: name, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy, AckWait: 2 * time.Minute, MaxAckPending: -1,
+			Durable: name, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy, AckWait: ackWait, MaxAckPending: -1,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("nats: place of %s: %w", name, err)
@@ -233,7 +237,7 @@ func (l *natsLink) Receive(ctx context.Context) (Delivery, error) {
 	for {
 		if l.messages == nil {
 			var err error
-			if l.messages, err = l.consumer.Messages(jetstream.PullMaxMessages(64)); err != nil {
+			if l.messages, err = l.consumer.Messages(jetstream.PullMaxMessages(1)); err != nil {
 				return Delivery{}, fmt.Errorf("nats: receiving: %w", err)
 			}
 		}
@@ -285,7 +289,7 @@ func (l *natsLink) add(m jetstream.Msg) (Delivery, bool, error) {
 		if len(l.parts) >= most {
 			clear(l.parts) // what is needed comes again
 		}
-		w = &whole{parts: make([][]byte, n), left: n}
+		w = &whole{parts: make([][]byte, n), left: n, kept: time.Now()}
 		l.parts[key] = w
 	}
 	if len(w.parts) != n {
@@ -297,6 +301,14 @@ func (l *natsLink) add(m jetstream.Msg) (Delivery, bool, error) {
 		w.left--
 	}
 	if w.left > 0 {
+		if time.Since(w.kept) > ackWait/3 { // over a slow link the first parts wait long for the last
+			w.kept = time.Now()
+			for _, m := range w.acks {
+				if err := m.InProgress(); err != nil {
+					return Delivery{}, false, err
+				}
+			}
+		}
 		return Delivery{}, false, nil
 	}
 	delete(l.parts, key)

@@ -128,6 +128,11 @@ func (g ggufMeta) tokenizer() (*Tokenizer, error) {
 // sentencePiece builds a model with scores, where spaces are kept and one is put at the head unless the keys differ.
 func (g ggufMeta) sentencePiece(tokens []string, kinds []int, added []addedToken, modelType int) (*Tokenizer, error) {
 	m := defaultModel()
+	// Files of Gemma name the unknown piece by its id, and say that it is a control token.
+	if id := g.special("unknown"); id >= 0 && id < len(kinds) && !slices.Contains(kinds, kindUnknown) {
+		kinds = slices.Clone(kinds)
+		kinds[id] = kindUnknown
+	}
 	m.pieces, m.kinds, m.modelType = tokens, kinds, modelType
 	var err error
 	if m.scores, err = list[float32](g, "scores"); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -89,6 +90,7 @@ func (m *merger) configJSON(dtype string) ([]byte, error) {
 	delete(c, "quantization_config")
 	delete(c, "dtype")
 	c["torch_dtype"], c["tie_word_embeddings"] = dtype, m.config().Tied
+	maps.Copy(c, m.keys)
 	return encode(c)
 }
 

@@ -21,6 +21,9 @@ type merger struct {
 	grafts []tune.Merger
 	// untied says that the output projection no longer shares the embedding's weight.
 	untied bool
+	// extended is the model with the biases that grafts add, nil where they add none; keys say so in config.json.
+	extended *model.Model
+	keys     map[string]any
 }
 
 func newMerger(a *model.Adapted) (*merger, error) {
@@ -31,6 +34,9 @@ func newMerger(a *model.Adapted) (*merger, error) {
 			return nil, errors.New("export: the method cannot be folded into the weights; hand over its adapter instead")
 		}
 		m.grafts = append(m.grafts, x)
+	}
+	if err := m.extend(); err != nil {
+		return nil, fmt.Errorf("export: %w", err)
 	}
 	if !a.Config.Tied || len(m.grafts) == 0 {
 		return m, nil
@@ -46,11 +52,34 @@ func newMerger(a *model.Adapted) (*merger, error) {
 
 const leaf = ".weight"
 
+// extend makes room for what grafts add to the model.
+func (m *merger) extend() error {
+	var names []string
+	for _, g := range m.grafts {
+		if e, ok := g.(tune.Extender); ok {
+			names = append(names, e.Adds()...)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	c, keys, err := m.WithBiases(names)
+	if err != nil {
+		return err
+	}
+	m.keys = keys
+	m.extended, err = model.New(c)
+	return err
+}
+
 // values returns one of the model's parameters, as the module at the path uses it, with the grafts folded in.
 func (m *merger) values(path, name string) ([]float32, error) {
 	var w []float32
 	if t, ok := m.Store.Get(name); ok {
 		w = slices.Clone(t.Float32s())
+	} else if _, own := m.Map().Param(name); !own && m.extended != nil {
+		p, _ := m.extended.Map().Param(name)
+		w = make([]float32, p.Size()) // a bias that comes with one that trains
 	} else {
 		v, err := m.Values(name)
 		if err != nil {
@@ -81,7 +110,11 @@ type weight struct {
 // weights lists the tensors of the merged model.
 func (m *merger) weights() []weight {
 	var out []weight
-	for _, p := range m.Map().Params {
+	all := m.Map()
+	if m.extended != nil {
+		all = m.extended.Map()
+	}
+	for _, p := range all.Params {
 		out = append(out, weight{p.Name, p.Name, p.Shape})
 	}
 	if m.untied {
@@ -94,6 +127,9 @@ func (m *merger) weights() []weight {
 // config returns the merged model's.
 func (m *merger) config() model.Config {
 	c := m.Config
+	if m.extended != nil {
+		c = m.extended.Config
+	}
 	c.Tied = c.Tied && !m.untied
 	return c
 }

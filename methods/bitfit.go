@@ -51,11 +51,8 @@ func (o *BitFit) Graft(m *site.Map) (any, error) {
 			}
 		}
 	}
-	switch {
-	case len(b.added) > 0:
+	if len(b.train)+len(b.added) > 0 {
 		return b, nil
-	case len(b.train) > 0:
-		return ownBiases{b}, nil
 	}
 	if len(o.Biases) > 0 {
 		return nil, fmt.Errorf("biases: %v has none in this model; leave the option out for all that there are, or see add_biases", o.Biases)
@@ -81,12 +78,20 @@ func (b *bitfit) GraftLinear(s *site.Scope, l site.Linear, _, y *graph.Node) *gr
 	return graph.Plus(y, s.Declare(site.Param{Name: l.Path + ".bias", Shape: []int{l.Out}, Trainable: true, Init: zeros}))
 }
 
-// ownBiases is the graft where only parameters of the model train, so that it can be folded into them.
-type ownBiases struct{ *bitfit }
+// Adds implements tune.Extender.
+func (b *bitfit) Adds() []string {
+	var out []string
+	for path := range b.added {
+		out = append(out, path+".bias")
+	}
+	slices.Sort(out)
+	return out
+}
 
 // Merge implements tune.Merger.
-func (b ownBiases) Merge(_, name string, w []float32, value func(string) []float32) (bool, error) {
-	if !b.train[name] {
+func (b *bitfit) Merge(_, name string, w []float32, value func(string) []float32) (bool, error) {
+	module, leaf := tune.ModuleOf(name)
+	if !b.train[name] && !(leaf == "bias" && b.added[module]) {
 		return false, nil
 	}
 	return true, tune.Replace(w, value(name), name)

@@ -128,6 +128,15 @@ func TestGoldenAddedBiases(t *testing.T) {
 			}
 			again, _ := withAdapter(t, f.model, out)
 			sameLogits(t, "read again", f.batches[0], f.logits(t, again), f.values["logits_after"].F32)
+			merged := filepath.Join(t.TempDir(), "merged")
+			if err := export.Directory(merged, a, tune.Text{}, quant.F32); err != nil {
+				t.Fatal(err)
+			}
+			whole, err := openModel(t, merged).Adapt(1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameLogits(t, "merged", f.batches[0], f.logits(t, whole), f.values["logits_after"].F32)
 			want := golden.Load(t, filepath.Join(path, "biases.safetensors"))
 			have := golden.Load(t, filepath.Join(out, "adapter_model.safetensors"))
 			if !slices.Equal(sortedKeys(want), sortedKeys(have)) {
@@ -166,6 +175,34 @@ func withoutBiases(t *testing.T, dir string) (string, bool) {
 		t.Fatal(err)
 	}
 	return out, true
+}
+
+// TestMergedBiases merges biases of some projections: the others of their block get zeros, and no other block a bias.
+func TestMergedBiases(t *testing.T) {
+	m := small(t)
+	a, _ := adapt(t, m, &BitFit{Add: tune.Targets{"v_proj"}})
+	for _, x := range a.Trained() {
+		for i := range x.Values {
+			x.Values[i] = float32(i + 1)
+		}
+		x.Touch()
+	}
+	dir := filepath.Join(t.TempDir(), "merged")
+	if err := export.Directory(dir, a, tune.Text{}, quant.F32); err != nil {
+		t.Fatal(err)
+	}
+	whole := openModel(t, dir)
+	v, err := whole.Values("model.layers.1.self_attn.v_proj.bias")
+	if err != nil || v[0] != 1 {
+		t.Errorf("want the trained bias, have %v, %v", v, err)
+	}
+	q, err := whole.Values("model.layers.1.self_attn.q_proj.bias")
+	if err != nil || slices.ContainsFunc(q, func(x float32) bool { return x != 0 }) {
+		t.Errorf("want zeros, have %v, %v", q, err)
+	}
+	if _, ok := whole.Map().Param("model.layers.1.mlp.up_proj.bias"); ok {
+		t.Error("want no bias in the feed-forward")
+	}
 }
 
 func TestBitFitCount(t *testing.T) {

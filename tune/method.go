@@ -116,6 +116,13 @@ type Merger interface {
 	Merge(path, name string, w []float32, value func(param string) []float32) (bool, error)
 }
 
+// Extender is a Merger that gives the model biases that it does not have.
+type Extender interface {
+	Merger
+	// Adds returns the names of the new biases, as a checkpoint names them.
+	Adds() []string
+}
+
 // RateScaler is a graft whose parameters do not all learn at the same rate.
 type RateScaler interface {
 	// RateScale returns the factor of a parameter's learning rate.

@@ -179,7 +179,14 @@ func withoutBiases(t *testing.T, dir string) (string, bool) {
 
 // TestMergedBiases merges biases of some projections: the others of their block get zeros, and no other block a bias.
 func TestMergedBiases(t *testing.T) {
-	m := small(t)
+	c := small(t).Config
+	c.Rope = model.Rope{
+		Type: "default", Theta: 10000, Factor: 1, Original: 32, MaxPositions: 32, LowFreq: 1, HighFreq: 4, BetaFast: 32, BetaSlow: 1, Truncate: true,
+	}
+	m, err := model.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	a, _ := adapt(t, m, &BitFit{Add: tune.Targets{"v_proj"}})
 	for _, x := range a.Trained() {
 		for i := range x.Values {

@@ -146,7 +146,7 @@ func (a *app) adapted(r device.Result, given bool) error {
 	if a.json {
 		return a.result(map[string]any{
 			"taken": r.Taken, "reason": r.Reason, "generation": r.Generation.Number, "resumed": r.Resumed,
-			"before": r.Before, "after": r.After, "planned_bytes": r.Fit.Total(), "peak_rss_bytes": peakRSS(),
+			"before": r.Before, "after": r.After, "planned_bytes": int64(r.Fit.Total()), "peak_rss_bytes": peakRSS(),
 		})
 	}
 	var rows [][]string

@@ -169,3 +169,48 @@ func fits(values []float32, f quant.Format) error {
 
 // fromGGUF reports whether the model was read from a GGUF file.
 func (m *merger) fromGGUF() bool { return m.File != nil && strings.HasSuffix(m.Path, ".gguf") }
+
+// Rounding is what a storage loses of a merged model's weights, as a share of their length.
+type Rounding struct {
+	All   float64 // of all weights together
+	Most  float64 // of the tensor that loses most
+	Worst string  // that tensor
+}
+
+// Loss returns what is lost of the weights, with the grafts folded in, where they are written in a format: in a GGUF file,
+// where some tensors keep more, or in a directory.
+func Loss(a *model.Adapted, f quant.Format, gguf bool) (Rounding, error) {
+	var r Rounding
+	m, err := newMerger(a)
+	if err != nil {
+		return r, err
+	}
+	var lost, all float64
+	for _, w := range m.weights() {
+		values, err := m.values(w.path, w.name)
+		if err != nil {
+			return r, err
+		}
+		format := f
+		if gguf {
+			format = storage(f, w.shape, m.Config.Vocab)
+		}
+		t, err := checkpoint.FromFloat32s(w.name, w.shape, values, format)
+		if err != nil {
+			return r, fmt.Errorf("export: %w", err)
+		}
+		var rest, square float64
+		for i, v := range t.Float32s() {
+			d := float64(v) - float64(values[i])
+			rest, square = rest+d*d, square+float64(values[i])*float64(values[i])
+		}
+		if share := math.Sqrt(rest / max(square, math.SmallestNonzeroFloat64)); share > r.Most {
+			r.Most, r.Worst = share, w.path
+		}
+		lost, all = lost+rest, all+square
+	}
+	if all > 0 {
+		r.All = math.Sqrt(lost / all)
+	}
+	return r, nil
+}

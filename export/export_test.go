@@ -377,3 +377,22 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("a refused export leaves %v, %v", left, err)
 	}
 }
+
+// TestGoldenLoss: what a format loses is nothing for the widest, and within its bound for others.
+func TestGoldenLoss(t *testing.T) {
+	a := open(t, filepath.Join(golden.Dir(t, "quant"), "tiny_llama_fp32"))
+	last := -1.0
+	for _, f := range []quant.Format{quant.F32, quant.F16, quant.BF16, quant.Q8_0, quant.Q5_1, quant.Q4_0} {
+		r, err := Loss(a, f, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.All <= last || r.Most < r.All || (r.Worst == "") != (r.All == 0) {
+			t.Errorf("%v: have %+v after %g", f, r, last)
+		}
+		if f == quant.F32 && r.All != 0 || r.All > 4*f.MaxError() { // the bound is a share of the largest of a block, not of its length
+			t.Errorf("%v loses %g", f, r.All)
+		}
+		last = r.All
+	}
+}

@@ -88,7 +88,8 @@ func (rotation) series(s *site.Scope, q *graph.Node, terms int) *graph.Node {
 		// The eigenvalues of (I+Q)(I+Q)ᵀ lie between 1 and 1 + ‖Q‖²/2.
 		square := graph.Sum(graph.Times(q, q), 1, 2)
 		bound := graph.Shift(graph.Scale(square, 0.25), 1)
-		return graph.Product(graph.Minus(one, q), inverted(s, plus, graph.Reshape(graph.Apply(graph.Reciprocal, bound), q.Dim(0), 1, 1), 10), false, false)
+		start := graph.Times(graph.Permute(plus, 0, 2, 1), graph.Reshape(graph.Apply(graph.Reciprocal, bound), q.Dim(0), 1, 1))
+		return graph.Product(graph.Minus(one, q), inverted(s, plus, start, 10), false, false)
 	}
 	r := graph.BroadcastTo(graph.Reshape(one, 1, b, b), q.Shape())
 	power := q
@@ -113,13 +114,13 @@ func identity(s *site.Scope, n int) *graph.Node {
 	return s.Floats(one, n, n)
 }
 
-// inverted returns the inverses of matrices m (…, n, n) by Newton's iteration from start·mᵀ, which has to be small enough that
-// it converges. Only the last turn has a gradient, which is the inverse's own: −m⁻¹·dm·m⁻¹.
+// inverted returns the inverses of matrices m (k, n, n) by Newton's iteration from start, which has to be near enough: all
+// eigenvalues of I − m·start below 1. Only the last turn has a gradient, which is the inverse's own: −m⁻¹·dm·m⁻¹.
 func inverted(s *site.Scope, m, start *graph.Node, turns int) *graph.Node {
 	n := m.Dim(-1)
 	two := s.Floats(scaledIdentity(n, 2), n, n)
 	frozen := graph.Detach(m)
-	x := graph.Detach(graph.Times(graph.Permute(m, 0, 2, 1), start))
+	x := graph.Detach(start)
 	for range turns {
 		x = graph.Product(x, graph.Minus(two, graph.Product(frozen, x, false, false)), false, false)
 	}

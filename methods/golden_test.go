@@ -23,7 +23,7 @@ import (
 
 // later names what cases of golden/peft wait for, by a property of the case. It only shrinks.
 var later = map[string]string{
-	"method LoRA-FA":  "a projected gradient to come",
+	"method LoRA-FA":  "TestGoldenLoRAFA has it",
 	"method weighted": "TestGoldenSeveralAdapters has it",
 
 	"option layer_replication":   "layers that share weights to come",

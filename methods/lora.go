@@ -39,6 +39,7 @@ type LoRA struct {
 	TrainFully       tune.Targets           `yaml:"train_fully" doc:"modules trained and saved whole beside the update, such as lm_head"`
 	RateRatio        float64                `yaml:"rate_ratio" doc:"learning rate of B and of vectors over that of A (LoRA+), for instance 16; 0 is the same for all" min:"0"`
 	EmbedRatio       float64                `yaml:"embedding_ratio" doc:"learning rate of an update of the embedding over that of A; 0 is the same" min:"0"`
+	FreezeA          bool                   `yaml:"freeze_a" doc:"train B alone, along the gradient that the whole update would have (LoRA-FA); A takes no memory of gradients"`
 	TrainTokens      []int                  `yaml:"train_tokens" doc:"ids of the tokens whose embeddings train, for tokens that are new to the model"`
 }
 
@@ -168,20 +169,6 @@ func (u *update) names() (a, b string) {
 		return u.name("lora_embedding_A"), u.name("lora_embedding_B")
 	}
 	return u.name("lora_A.weight"), u.name("lora_B.weight")
-}
-
-// factors declares A (k, in) and B (out, k) of the update s·B·A of the frozen weight, which is the parameter param. A
-// start that stands for a part of the weight is taken off again by more rows and columns.
-func (l *lora) factors(s *site.Scope, u *update, param string, out, in int) (a, b *graph.Node) {
-	starts := l.starts(u, param, out, in)
-	nameA, nameB := u.names()
-	a = s.Declare(site.Param{Name: nameA, Shape: []int{u.rank, in}, Trainable: true, Init: starts.a})
-	b = s.Declare(site.Param{Name: nameB, Shape: []int{out, u.rank}, Trainable: true, Init: starts.b})
-	if l.splits(u) {
-		a = graph.Join(0, a, s.Declare(site.Param{Name: u.name(startA), Shape: []int{u.rank, in}, Init: starts.a}))
-		b = graph.Join(1, b, s.Declare(site.Param{Name: u.name(startB), Shape: []int{out, u.rank}, Init: starts.minusB}))
-	}
-	return a, b
 }
 
 // GraftLinear implements site.LinearGrafter.

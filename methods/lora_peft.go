@@ -163,7 +163,7 @@ func (l *lora) transposed() bool {
 // PEFTTensors implements tune.PEFTTensors: where the update starts from a part of the weight, the file holds a plain
 // update of twice the rank on the model's own weight, which every program can use.
 func (l *lora) PEFTTensors(trained []site.Param, value func(string) []float32) []checkpoint.Tensor {
-	tensors := tune.Tensors(trained, value)
+	tensors := append(tune.Tensors(trained, value), l.frozenFactors(value)...)
 	if !l.splitting() {
 		return tensors
 	}

@@ -268,7 +268,21 @@ func (a *app) merge() *cobra.Command {
 			if err := saveModel(out, l.Adapted, l.text, format); err != nil {
 				return err
 			}
+			f, err := quant.Parse(strings.ToUpper(format))
+			if err != nil {
+				return err
+			}
+			r, err := export.Loss(l.Adapted, f, strings.HasSuffix(out, ".gguf"))
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.result(map[string]any{"model": out, "format": f.String(), "rounding": r.All, "worst_rounding": r.Most, "worst": r.Worst})
+			}
 			a.say("wrote %s", out)
+			if r.All > 0 {
+				a.say("rounding to %v changes the merged weights by %.3f %% of their length, %s most with %.3f %%", f, 100*r.All, r.Worst, 100*r.Most)
+			}
 			return nil
 		},
 	}

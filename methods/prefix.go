@@ -32,7 +32,7 @@ type Prefix struct {
 
 func init() {
 	tune.Register(tune.Method{
-		Axis: tune.ParametersAxis, Name: "prefix", PEFT: "PREFIX_TUNING", Rate: 5e-3, Moved: true,
+		Axis: tune.ParametersAxis, Name: "prefix", PEFT: "PREFIX_TUNING", Rate: 2e-2, Moved: true,
 		Doc: "trains keys and values in front of those of every layer",
 		New: func() any { return &Prefix{Tokens: 20, Init: "vocabulary", words: words{bos: -1}} },
 	})

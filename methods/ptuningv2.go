@@ -32,7 +32,7 @@ type PTuning struct {
 
 func init() {
 	tune.Register(tune.Method{
-		Axis: tune.ParametersAxis, Name: "ptuningv2", PEFT: "P_TUNING", Rate: 5e-3, Moved: true,
+		Axis: tune.ParametersAxis, Name: "ptuningv2", PEFT: "P_TUNING", Rate: 2e-2, Moved: true,
 		Doc: "trains prompts of virtual tokens in every layer, or encoded ones at the input",
 		New: func() any {
 			return &PTuning{Tokens: 20, Depth: "all", Encoder: "none", Layers: 2, Init: "vocabulary", words: words{bos: -1}}

@@ -19,7 +19,7 @@ type Tensor struct {
 	// Make computes the values of a frozen tensor that has neither Values nor Data, the same at every call.
 	Make func() []float32
 	// Release is called when the engine has made its own form of Data and reads it no more: what keeps Data resident,
-	// such as a mapping of a file, may give it up until somebody reads it again. It may be nil.
+	// such as a mapping of a file, may give it up until somebody reads it again. Where it is nil, Data stays in memory.
 	Release func()
 	// Trainable tensors change between runs.
 	Trainable bool

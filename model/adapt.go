@@ -60,7 +60,10 @@ func (a *Adapted) first(p site.Param, seed uint64) (*engine.Tensor, error) {
 		}
 		if encode != nil {
 			t.Format, t.Data = encode(t.Float32s())
-			t.Values = nil
+			if t.Release != nil {
+				t.Release()
+			}
+			t.Values, t.Make, t.Release = nil, nil, nil
 		}
 	}
 	return t, nil

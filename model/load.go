@@ -157,12 +157,12 @@ func (m *Model) load(p site.Param) (*engine.Tensor, error) {
 	release := func() { checkpoint.Release(m.File, name) }
 	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Format: src.Format, Data: data, Trainable: p.Trainable, Release: release}
 	if heads := m.permuted(p.Name); heads > 0 {
-		t.Data = unpermute(data, heads, p.Shape[0])
+		t.Data, t.Release = unpermute(data, heads, p.Shape[0]), nil
 		release()
 	}
 	if m.gguf && m.Config.shifted(p.Name) {
 		t.Values = add(t.Float32s(), -1)
-		t.Data = nil
+		t.Data, t.Release = nil, nil
 	}
 	if p.Trainable {
 		t.Values = t.Float32s()

@@ -165,9 +165,9 @@ func (p *program) Memory() engine.Memory {
 	}
 	for _, t := range p.tensors {
 		*class(t) += int64(len(t.Values)) * 4
-	}
-	for t := range p.storage {
-		*class(t) += int64(len(t.Data))
+		if p.storage[t] || t.Release == nil { // else nothing holds the storage in memory between runs
+			*class(t) += int64(len(t.Data))
+		}
 	}
 	for _, f := range p.forms {
 		*class(f.tensor) += f.bytes()

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -145,14 +146,14 @@ func (a *app) benchTrain(ctx context.Context, f *benchFlags) error {
 	planned := before + plan.Total() + s.OptimizerBytes()
 	batch := randomBatch(f.batch, f.length, m.Config.Vocab)
 	var times []float64
-	var first float64
+	var first, processor float64
 	for i := range f.steps + 1 {
 		at := time.Now()
 		if _, err := s.Step(ctx, []data.Batch{batch}); err != nil {
 			return err
 		}
 		if i == 0 {
-			first = time.Since(began).Seconds()
+			first, processor = time.Since(began).Seconds(), processorSeconds()
 			continue
 		}
 		times = append(times, time.Since(at).Seconds())
@@ -161,7 +162,8 @@ func (a *app) benchTrain(ctx context.Context, f *benchFlags) error {
 	median := times[len(times)/2]
 	trained, all := trainer.Counts(adapted.Sites)
 	return a.measured(map[string]any{
-		"tokens_per_second": float64(batch.Tokens) / median, "seconds_per_step": median, "peak_rss_bytes": peakRSS(),
+		"tokens_per_second": float64(batch.Tokens) / median, "seconds_per_step": median,
+		"processor_seconds_per_step": (processorSeconds() - processor) / float64(f.steps), "peak_rss_bytes": peakRSS(),
 		"planned_bytes": planned, "first_step_seconds": first, "trained_values": trained, "values": all,
 		"engine": backend.Name(), "precision": f.precision, "batch": f.batch, "length": f.length, "method": f.method,
 		"threads": runtime.GOMAXPROCS(0), "memory": plan,
@@ -289,4 +291,27 @@ func resident(field string) int64 {
 		}
 	}
 	return 0
+}
+
+// processorSeconds returns the time that this process has had processors, 0 where the system does not say. On a machine
+// that others use too it says more than the clock.
+func processorSeconds() float64 {
+	text, err := os.ReadFile(filepath.Join("/proc", "self", "stat"))
+	if err != nil {
+		return 0
+	}
+	_, behind, _ := strings.Cut(string(text), ") ") // the name may hold anything
+	fields := strings.Fields(behind)
+	if len(fields) < 13 {
+		return 0
+	}
+	var ticks float64 // of user and system, 100 a second
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseFloat(f, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return ticks / 100
 }

@@ -168,16 +168,10 @@ func BenchmarkAttention(b *testing.B) {
 		scratch := make([]float32, a.BackwardScratch()+a.ForwardScratch())
 		flops := float64(a.Group) * float64(n) * float64(n+1) / 2 * 64 * 2
 		b.Run(fmt.Sprintf("forward/%d", n), func(b *testing.B) {
-			for b.Loop() {
-				a.Forward(o, lse, q, k, v, 0, n, scratch)
-			}
-			b.ReportMetric(2*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+			rate(b, 2*flops, "GFLOPS", func() { a.Forward(o, lse, q, k, v, 0, n, scratch) })
 		})
 		b.Run(fmt.Sprintf("backward/%d", n), func(b *testing.B) {
-			for b.Loop() {
-				a.Backward(dq, dk, dv, do, q, k, v, o, lse, scratch)
-			}
-			b.ReportMetric(5*flops*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
+			rate(b, 5*flops, "GFLOPS", func() { a.Backward(dq, dk, dv, do, q, k, v, o, lse, scratch) })
 		})
 	}
 }

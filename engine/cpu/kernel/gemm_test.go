@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -379,59 +378,4 @@ func TestMisuse(t *testing.T) {
 			}()
 		}
 	})
-}
-
-// benchShapes are M × K × N of a 135 M model, tokens × in × out, and the thin ones of LoRA.
-var benchShapes = [][3]int{{1024, 576, 1536}, {1024, 1536, 576}, {1024, 576, 576}, {256, 576, 1536}, {1024, 576, 16384}, {1, 576, 16384}, {8, 576, 1536}}
-
-func reportFlops(b *testing.B, m, n, k int) {
-	b.ReportMetric(2*float64(m)*float64(n)*float64(k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOPS")
-}
-
-func BenchmarkGemm(b *testing.B) {
-	for _, f := range []Format{F32, BF16, Int16, BF16Tiles} {
-		for _, s := range benchShapes {
-			m, k, n := s[0], s[1], s[2]
-			b.Run(fmt.Sprintf("%s/%dx%dx%d", f, m, k, n), func(b *testing.B) {
-				r := rand.New(rand.NewPCG(1, 1))
-				x, w, y := randoms(r, m*k, 1), randoms(r, n*k, 1), make([]float32, m*n)
-				p, q := NewPacked(f, n, k, nil), NewQuantized(f, m, k, nil)
-				p.Pack(RowsOf(w, k), 0, p.Panels(), make([]float32, PackScratch))
-				for b.Loop() {
-					if f.BothSides() {
-						q.Quantize(x, k, 0, m)
-						GemmQuantized(y, n, q, p, whole(m, n), false)
-					} else {
-						Gemm(y, n, x, k, p, whole(m, n), false)
-					}
-				}
-				reportFlops(b, m, n, k)
-			})
-		}
-	}
-}
-
-// BenchmarkMatMul measures products without packing: x·Wᵀ, dy·W and dyᵀ·x.
-func BenchmarkMatMul(b *testing.B) {
-	scratch := make([]float32, MatMulScratch)
-	for _, s := range [][3]int{{1024, 576, 1536}, {1024, 576, 16}, {1024, 16, 576}} {
-		m, k, n := s[0], s[1], s[2]
-		r := rand.New(rand.NewPCG(1, 1))
-		x, w, y := RowMajor(randoms(r, m*k, 1), k), RowMajor(randoms(r, n*k, 1), k), RowMajor(make([]float32, m*n), n)
-		for _, c := range []struct {
-			name string
-			run  func()
-		}{
-			{"forward", func() { MatMul(y.Data, n, x, w.T(), k, whole(m, n), false, scratch) }},
-			{"input", func() { MatMul(x.Data, k, y, w, n, whole(m, k), false, scratch) }},
-			{"weight", func() { MatMul(w.Data, k, y.T(), x, m, whole(n, k), false, scratch) }},
-		} {
-			b.Run(fmt.Sprintf("%s/%dx%dx%d", c.name, m, k, n), func(b *testing.B) {
-				for b.Loop() {
-					c.run()
-				}
-				reportFlops(b, m, n, k)
-			})
-		}
-	}
 }

@@ -231,10 +231,7 @@ func BenchmarkElementwise(b *testing.B) {
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			clear(z)
-			for b.Loop() {
-				c.run()
-			}
-			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds()/1e9, "Gelem/s")
+			rate(b, n, "Gelem/s", c.run)
 		})
 	}
 }

@@ -3,6 +3,8 @@ package data
 import (
 	"fmt"
 	"slices"
+
+	"tunesmith/chat"
 )
 
 // Compared makes examples of two sequences: the better and the worse answer to a prompt.
@@ -100,4 +102,25 @@ func Mismatched(s *Store) (*Store, error) {
 		}
 	}
 	return out, nil
+}
+
+// Asked makes examples of prompts with the answer that is expected, which a reward may look at; what is to be sampled
+// stands in no data.
+type Asked struct{ Rendering }
+
+// Render implements [Renderer]. The tokens that are trained are those of the expected answer; of a record without one,
+// the token that ends an answer.
+func (a Asked) Render(r Record) (Example, []string, error) {
+	switch r.Kind {
+	case Chat, Completion:
+		a.Turns = chat.LastTurn
+		return a.Rendering.Render(r)
+	case PromptOnly:
+		empty := Part{}
+		if !r.Prompt.IsText() {
+			empty.Messages = []Message{{Role: assistant}}
+		}
+		return a.RenderAnswer(r, empty)
+	}
+	return Example{}, nil, bad("give prompts, or conversations whose last answer is the expected one", "a record of kind %s asks nothing", r.Kind)
 }

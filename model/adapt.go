@@ -71,7 +71,8 @@ func (a *Adapted) first(p site.Param, seed uint64) (*engine.Tensor, error) {
 
 // first returns a tensor with its first values; other gives the base's tensors, from which new ones may start.
 func (m *Model) first(p site.Param, seed uint64, other func(site.Param) (*engine.Tensor, error)) (*engine.Tensor, error) {
-	if p.Base && m.File != nil {
+	drawn := m.newHead && p.Name == m.survey.Output.Path+".weight"
+	if p.Base && m.File != nil && !drawn {
 		return m.load(p)
 	}
 	t := &engine.Tensor{Name: p.Name, Shape: p.Shape, Trainable: p.Trainable}
@@ -79,6 +80,9 @@ func (m *Model) first(p site.Param, seed uint64, other func(site.Param) (*engine
 	if p.Base {
 		if init == nil {
 			init = fromScratch(p)
+		}
+		if drawn {
+			init = headStart(p)
 		}
 		if !p.Trainable && len(p.Shape) > 1 { // drawn when the engine packs it, so that it is not held twice
 			t.Make = func() []float32 {
@@ -132,6 +136,28 @@ func fromScratch(p site.Param) site.Init {
 			}
 		}
 	}
+}
+
+// Beside returns another adaptation of the model, with grafts of its own: the frozen weights are held once, and what
+// trains is its own. The models may differ in their heads.
+func (a *Adapted) Beside(m *Model, seed uint64, grafts ...any) (*Adapted, error) {
+	sites, err := m.Survey(grafts...)
+	if err != nil {
+		return nil, err
+	}
+	out := &Adapted{Model: m, Grafts: grafts, Sites: sites, Store: engine.NewStore()}
+	for _, p := range sites.Params {
+		t, ok := a.Store.Get(p.Name)
+		if !ok || !p.Base || p.Trainable || t.Trainable {
+			if t, err = out.first(p, seed); err != nil {
+				return nil, err
+			}
+		}
+		if err := out.Store.Add(t); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // Trained returns the tensors that train, in the order of the sites' map.

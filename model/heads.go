@@ -2,6 +2,8 @@ package model
 
 import (
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"strings"
 
 	"tunesmith/graph"
@@ -126,4 +128,30 @@ func LastTokens(ids []int32, cols, pad int) []int32 {
 		out[r] = int32(r*cols + at)
 	}
 	return out
+}
+
+// WithHead returns the model with a classifier in the place of its head; both share one file. A head that the file does
+// not have starts from normal values of deviation 1/√(C+1) (Stiennon et al. 2020, arXiv 2009.01325).
+func (m *Model) WithHead(h Head) (*Model, error) {
+	if m.Config.Head.Kind == h.Kind && m.Config.Head.Labels == h.Labels {
+		return m, nil
+	}
+	c := m.Config
+	c.Head = h
+	out, err := New(c)
+	if err != nil {
+		return nil, err
+	}
+	out.Path, out.File, out.gguf, out.bare, out.layout, out.newHead = m.Path, m.File, m.gguf, m.bare, m.layout, true
+	return out, nil
+}
+
+// headStart is the start of a classifier's weight that no file has.
+func headStart(p site.Param) site.Init {
+	return func(dst []float32, rng *rand.Rand, _ func(string) []float32) {
+		scale := 1 / math.Sqrt(float64(p.Shape[len(p.Shape)-1])+1)
+		for i := range dst {
+			dst[i] = float32(rng.NormFloat64() * scale)
+		}
+	}
 }

@@ -79,6 +79,8 @@ type Model struct {
 	gguf   bool // the file is one
 	layout layout
 	survey *site.Map
+
+	newHead bool // the classifier's weight is in no file
 }
 
 // New returns a model of the config without weights, for instance to train one from random values.

@@ -41,6 +41,10 @@ type (
 	Watcher interface {
 		Watch(values map[string]float64) string
 	}
+	// Header is trained on a model with so many outputs in the place of its vocabulary, 0 for the vocabulary itself.
+	Header interface {
+		Head() int
+	}
 	// Measurer names the metrics that tell how good the model is, for the table before and after.
 	Measurer interface {
 		Measures() []Measure
@@ -97,8 +101,14 @@ func (f Forward) Reference() *graph.Node {
 }
 
 // LogProbs returns the log-probabilities (rows, columns) of the targets, 0 where there is none.
-func (f Forward) LogProbs() *graph.Node {
+func (f Forward) LogProbs() *graph.Node { return f.LogProbsAt(1) }
+
+// LogProbsAt is LogProbs of the distributions at a temperature: of logits divided by it.
+func (f Forward) LogProbsAt(temperature float64) *graph.Node {
 	h := f.Model.Hidden(f.Scope)
+	if temperature != 1 { // the logits are linear in the hidden states
+		h = graph.Scale(h, float32(1/temperature))
+	}
 	logp, _ := f.Model.LogProbs(f.Scope, graph.Reshape(h, -1, h.Dim(-1)), f.Targets)
 	return graph.Reshape(logp, f.Rows, f.Cols)
 }

@@ -69,3 +69,40 @@ func collate(rows [][]sequence, multiple int, pad int32) Batch {
 	}
 	return b
 }
+
+// Answers lays prompts and their answers into a batch, of which the answers are the targets.
+func Answers(prompts, answers [][]int32, pad int32) Batch {
+	rows := make([][]sequence, len(prompts))
+	for i, p := range prompts {
+		s := sequence{example: i, weight: 1, ids: append(p[:len(p):len(p)], answers[i]...)}
+		s.train = make([]bool, len(s.ids))
+		for k := len(p); k < len(s.train); k++ {
+			s.train[k] = true
+		}
+		rows[i] = []sequence{s}
+	}
+	const multiple = 32
+	b := collate(rows, multiple, pad)
+	b.Tasks = make([]int, b.Rows)
+	return b
+}
+
+// Answer takes the values at the targets of a row.
+func (b Batch) Answer(row int, values []float32) []float32 {
+	var out []float32
+	for i := row * b.Cols; i < (row+1)*b.Cols; i++ {
+		if b.Targets[i] >= 0 {
+			out = append(out, values[i])
+		}
+	}
+	return out
+}
+
+// Spread puts values at the targets of a row, as many as there are.
+func (b Batch) Spread(row int, values, to []float32) {
+	for i := row * b.Cols; i < (row+1)*b.Cols && len(values) > 0; i++ {
+		if b.Targets[i] >= 0 {
+			to[i], values = values[0], values[1:]
+		}
+	}
+}

@@ -87,11 +87,35 @@ func (m *merger) configJSON(dtype string) ([]byte, error) {
 	if err := d.Decode(&c); err != nil {
 		return nil, fmt.Errorf("export: config.json: %w", err)
 	}
+	if m.Config.Head.Kind != "" {
+		if err := m.classifier(c, dtype); err != nil {
+			return nil, err
+		}
+	}
 	delete(c, "quantization_config")
 	delete(c, "dtype")
 	c["torch_dtype"], c["tie_word_embeddings"] = dtype, m.config().Tied
 	maps.Copy(c, m.keys)
 	return encode(c)
+}
+
+// classifier gives a config the keys of the classifier that the model is.
+func (m *merger) classifier(c map[string]any, dtype string) error {
+	text, err := m.config().JSON(dtype)
+	if err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	var own map[string]any
+	if err := json.Unmarshal(text, &own); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	for _, key := range []string{"architectures", "num_labels", "id2label", "label2id", "problem_type"} {
+		delete(c, key)
+		if v, ok := own[key]; ok {
+			c[key] = v
+		}
+	}
+	return nil
 }
 
 // writeText writes the files of the tokenizer and the chat template: those of the source, or made from GGUF metadata.

@@ -38,7 +38,7 @@ func newMerger(a *model.Adapted) (*merger, error) {
 	if err := m.extend(); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
 	}
-	if !a.Config.Tied || len(m.grafts) == 0 {
+	if !a.Config.Tied || a.Config.Head.Kind != "" || len(m.grafts) == 0 { // a classifier's head shares nothing
 		return m, nil
 	}
 	embedding, err := m.values(a.Sites.Tied+leaf, a.Sites.Tied+leaf)

@@ -44,6 +44,7 @@ const (
 type Result struct {
 	IDs []int
 	Why Why
+	End int // the stop token that ended the row, 0 where none did
 }
 
 // Generator continues prompts with one model and its grafts. It is not safe for concurrent use.
@@ -174,7 +175,7 @@ func (b *batch) run(ctx context.Context, prompts [][]int, end int) ([]Result, er
 func (b *batch) next(r *Result, row, id, prompt, end int) {
 	for _, stop := range b.o.Stop {
 		if id == stop {
-			r.Why = Stopped
+			r.Why, r.End = Stopped, id
 			return
 		}
 	}

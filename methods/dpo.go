@@ -142,8 +142,8 @@ func (o *DPO) Measures() []tune.Measure {
 // collapse is the fall of the chosen answers' log-probability, in nats a token, that is worth a warning.
 const collapse = 1
 
-// Watch implements tune.Watcher.
-func (o *DPO) Watch(values map[string]float64) string {
+// Warn implements tune.Watcher.
+func (o *DPO) Warn(values map[string]float64) string {
 	if drift, ok := values["drift"]; ok && drift < -collapse {
 		return fmt.Sprintf("the better answers have become less likely by %.2f nats a token, the worse ones more so: lower the learning rate, raise beta, or add sft to the losses", -drift)
 	}

@@ -315,10 +315,10 @@ func TestDPORefuses(t *testing.T) {
 
 func TestCollapseWarns(t *testing.T) {
 	o := newDPO(func(*DPO) {})
-	if w := o.Watch(map[string]float64{"drift": -0.9}); w != "" {
+	if w := o.Warn(map[string]float64{"drift": -0.9}); w != "" {
 		t.Errorf("have %q", w)
 	}
-	if w := o.Watch(map[string]float64{"drift": -1.25}); !strings.Contains(w, "1.25 nats a token") {
+	if w := o.Warn(map[string]float64{"drift": -1.25}); !strings.Contains(w, "1.25 nats a token") {
 		t.Errorf("have %q", w)
 	}
 }

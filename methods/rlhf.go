@@ -24,24 +24,31 @@ import (
 // 2024 (2402.14740). It finds whatever the reward overlooks: watch a second reward, the divergence and the lengths, and
 // stop where they part.
 type RLHF struct {
-	Stage      string       `yaml:"stage" doc:"what is trained: a reward model, or the model that answers, by one of four ways" enum:"reward,ppo,grpo,rloo,reinforce"`
-	Centre     float64      `yaml:"center_rewards" doc:"reward: factor of (sum of the rewards)², which keeps them near 0" min:"0"`
-	SoftLabels bool         `yaml:"soft_labels" doc:"reward: take the probability that a pair states rather than certainty"`
-	Rewards    []judge.Rule `yaml:"rewards" doc:"what an answer is rewarded for; their weighted sum is its reward"`
-	Watch      []judge.Rule `yaml:"watch" doc:"rewards that are measured and not trained on: they part from the others where those are cheated"`
-	Group      int          `yaml:"generations" doc:"answers to each prompt" min:"2"`
-	MaxTokens  int          `yaml:"max_tokens" doc:"longest answer" min:"1"`
-	Heat       float64      `yaml:"temperature" doc:"of the sampling, and of the probabilities" above:"0"`
-	Passes     int          `yaml:"passes" doc:"times that the answers are learned from before new ones are sampled" min:"1"`
-	Kind       string       `yaml:"loss" doc:"grpo: how token losses are weighed and added" enum:"grpo,bnpo,dr_grpo,dapo,cispo,sapo,luspo,vespo"`
-	Beta       float64      `yaml:"beta" doc:"weight of the divergence from the reference" min:"0"`
-	Target     float64      `yaml:"target_kl" doc:"divergence an answer that beta is steered to; 0 leaves beta as it is" min:"0"`
-	Clip       float64      `yaml:"clip" doc:"how far the ratio to the old probability may fall below 1" above:"0" below:"1"`
-	ClipHigh   float64      `yaml:"clip_high" doc:"how far it may rise above 1; 0 is as far as it may fall" min:"0"`
-	Sequence   bool         `yaml:"sequence_ratio" doc:"ratios of whole answers rather than of tokens (GSPO)"`
-	Scale      string       `yaml:"scale_rewards" doc:"grpo: deviation that advantages are divided by" enum:"group,batch,none"`
-	Whiten     bool         `yaml:"normalise_advantages" doc:"rloo: give the advantages of a batch mean 0 and deviation 1"`
-	StopKL     float64      `yaml:"stop_kl" doc:"divergence an answer at which the run stops; 0 is no limit" min:"0"`
+	Stage         string       `yaml:"stage" doc:"what is trained: a reward model, or the model that answers, by one of four ways" enum:"reward,ppo,grpo,rloo,reinforce"`
+	Centre        float64      `yaml:"center_rewards" doc:"reward: factor of (sum of the rewards)², which keeps them near 0" min:"0"`
+	SoftLabels    bool         `yaml:"soft_labels" doc:"reward: take the probability that a pair states rather than certainty"`
+	Rewards       []judge.Rule `yaml:"rewards" doc:"what an answer is rewarded for; their weighted sum is its reward"`
+	Watch         []judge.Rule `yaml:"watch" doc:"rewards that are measured and not trained on: they part from the others where those are cheated"`
+	Group         int          `yaml:"generations" doc:"answers to each prompt" min:"2"`
+	MaxTokens     int          `yaml:"max_tokens" doc:"longest answer" min:"1"`
+	Heat          float64      `yaml:"temperature" doc:"of the sampling, and of the probabilities" above:"0"`
+	Passes        int          `yaml:"passes" doc:"times that the answers are learned from before new ones are sampled" min:"1"`
+	Kind          string       `yaml:"loss" doc:"grpo: how token losses are weighed and added" enum:"grpo,bnpo,dr_grpo,dapo,cispo,sapo,luspo,vespo"`
+	Beta          float64      `yaml:"beta" doc:"weight of the divergence from the reference" min:"0"`
+	Target        float64      `yaml:"target_kl" doc:"divergence an answer that beta is steered to; 0 leaves beta as it is" min:"0"`
+	Clip          float64      `yaml:"clip" doc:"how far the ratio to the old probability may fall below 1" above:"0" below:"1"`
+	ClipHigh      float64      `yaml:"clip_high" doc:"how far it may rise above 1; 0 is as far as it may fall" min:"0"`
+	Sequence      bool         `yaml:"sequence_ratio" doc:"ratios of whole answers rather than of tokens (GSPO)"`
+	Scale         string       `yaml:"scale_rewards" doc:"grpo: deviation that advantages are divided by" enum:"group,batch,none"`
+	Whiten        bool         `yaml:"normalise_advantages" doc:"rloo: give the advantages of a batch mean 0 and deviation 1"`
+	Gamma         float64      `yaml:"gamma" doc:"ppo: discount of what comes later" above:"0" max:"1"`
+	Lambda        float64      `yaml:"lambda" doc:"ppo: of the advantage estimate" min:"0" max:"1"`
+	ValueClip     float64      `yaml:"value_clip" doc:"ppo: how far a value may move in a rollout" above:"0"`
+	ValueWeight   float64      `yaml:"value_weight" doc:"ppo: factor of the value model's loss" above:"0"`
+	MissingEnd    float64      `yaml:"missing_end_penalty" doc:"ppo: taken from the reward of an answer that does not end" min:"0"`
+	WhitenRewards bool         `yaml:"whiten_rewards" doc:"ppo: give the rewards deviation 1"`
+	CubicKL       bool         `yaml:"k3" doc:"ppo: estimate the divergence by k3 rather than k1"`
+	StopKL        float64      `yaml:"stop_kl" doc:"divergence an answer at which the run stops; 0 is no limit" min:"0"`
 }
 
 func init() {
@@ -50,6 +57,7 @@ func init() {
 		Doc: "learns from rewards: a reward model of pairs, or the answers that a reward likes",
 		New: func() any {
 			return &RLHF{
+				Gamma: 1, Lambda: 0.95, ValueClip: 0.2, ValueWeight: 0.1,
 				Stage: "grpo", Group: 8, MaxTokens: 64, Heat: 1, Passes: 1, Kind: "dapo", Clip: 0.2, Scale: "group",
 				Rewards: []judge.Rule{{Kind: "exact", Weight: 1}},
 			}
@@ -82,6 +90,9 @@ func (o *RLHF) Count(b data.Batch) float64 {
 	if o.Stage == "reward" {
 		return float64(b.Rows / 2)
 	}
+	if o.Stage == "ppo" {
+		return share(b, "weight")
+	}
 	tokens := 0
 	for _, t := range b.Targets {
 		if t >= 0 {
@@ -99,7 +110,7 @@ func (o *RLHF) Measures() []tune.Measure {
 			{Name: "brier", Title: "Brier score", Better: "down"},
 		}
 	}
-	return nil
+	return []tune.Measure{{Name: "reward", Title: "reward", Better: "up"}}
 }
 
 // policy is the options as package objective takes them.
@@ -168,8 +179,11 @@ func lastTokens(b data.Batch) []int32 {
 
 // Loss implements tune.Objective.
 func (o *RLHF) Loss(f tune.Forward) *graph.Node {
-	if o.Stage == "reward" {
+	switch o.Stage {
+	case "reward":
 		return o.pairLoss(f)
+	case "ppo":
+		return ppoPolicy{o.ppo(), o.Heat}.Loss(f)
 	}
 	return o.policyLoss(f)
 }

@@ -26,7 +26,7 @@ var errRendered = errors.New("rollouts are sampled, not rendered")
 func (ppoPolicy) Renderer(tune.Text) (data.Renderer, error) { return nil, errRendered }
 
 // Count implements tune.Counter: the weights are means already.
-func (ppoPolicy) Count(data.Batch) float64 { return 1 }
+func (ppoPolicy) Count(b data.Batch) float64 { return share(b, "weight") }
 
 // Loss implements tune.Objective.
 func (o ppoPolicy) Loss(f tune.Forward) *graph.Node {
@@ -47,7 +47,7 @@ type ppoValue struct {
 func (ppoValue) Renderer(tune.Text) (data.Renderer, error) { return nil, errRendered }
 
 // Count implements tune.Counter.
-func (ppoValue) Count(data.Batch) float64 { return 1 }
+func (ppoValue) Count(b data.Batch) float64 { return share(b, "value weight") }
 
 // Loss implements tune.Objective.
 func (o ppoValue) Loss(f tune.Forward) *graph.Node {

@@ -14,8 +14,8 @@ type Starter interface {
 }
 
 // Adapt grafts onto a model, loads the weights and gives the grafts' parameters their first values.
-func Adapt(ctx context.Context, base *model.Model, graft any, b engine.Backend, seed uint64) (*model.Adapted, error) {
-	a, err := base.Adapt(seed, graft)
+func Adapt(ctx context.Context, base *model.Model, graft any, b engine.Backend, seed uint64, more ...any) (*model.Adapted, error) {
+	a, err := base.Adapt(seed, append([]any{graft}, more...)...)
 	if err != nil {
 		return nil, err
 	}

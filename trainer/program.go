@@ -35,6 +35,7 @@ const (
 	language              // the loss of all targets as text, whatever the objective, without dropout
 	reference             // the log-probability of each target without the grafts
 	current               // the log-probability of each target
+	outputs               // the output of a head of one label at every place
 )
 
 // get returns the program for a batch's shape.
@@ -69,15 +70,24 @@ func (p *programs) build(g *graph.Graph, kind pass, b data.Batch) {
 		grafts = nil
 	}
 	f := tune.Forward{
-		Model:   p.model,
-		Scope:   site.New(g, in, grafts...),
-		Targets: g.Input("targets", graph.Int, rows*cols),
-		Rows:    rows, Cols: cols, Sequences: max(1, b.Sequences),
+		Model: p.model,
+		Scope: site.New(g, in, grafts...),
+		Rows:  rows, Cols: cols, Sequences: max(1, b.Sequences),
 		Record: func(name string, sum, count *graph.Node) { p.record(g, name, sum, count) },
+	}
+	if kind != outputs {
+		f.Targets = g.Input("targets", graph.Int, rows*cols)
 	}
 	switch kind {
 	case reference, current:
-		g.Output("logp", f.LogProbs())
+		temperature := 1.0
+		if t, ok := p.objective.(tune.Tempered); ok {
+			temperature = t.Temperature()
+		}
+		g.Output("logp", f.LogProbsAt(temperature))
+		return
+	case outputs:
+		g.Output("logp", graph.Reshape(p.model.Logits(f.Scope, p.model.Hidden(f.Scope)), rows, cols))
 		return
 	case language:
 		g.Output("sum", graph.Scale(graph.Sum(f.LogProbs()), -1))
@@ -125,11 +135,13 @@ func tokens(b data.Batch) engine.Feeds {
 // feeds are the inputs of the passes that compute the loss.
 func (p *programs) feeds(b data.Batch) engine.Feeds {
 	in := tokens(b)
+	delete(in, "targets")
 	add := func(name string, v any) {
 		if p.inputs[name] {
 			in[name] = v
 		}
 	}
+	add("targets", b.Targets)
 	add("weights", b.Weights)
 	add("reference", b.Reference)
 	for name, v := range b.Extra {
@@ -207,7 +219,11 @@ func (p *programs) logProbs(ctx context.Context, kind pass, b data.Batch) ([]flo
 	if err != nil {
 		return nil, err
 	}
-	if err := program.Run(ctx, tokens(b)); err != nil {
+	in := tokens(b)
+	if kind == outputs {
+		delete(in, "targets")
+	}
+	if err := program.Run(ctx, in); err != nil {
 		return nil, err
 	}
 	return slices.Clone(program.Output("logp")), nil

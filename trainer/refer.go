@@ -25,8 +25,16 @@ func (s *Session) Refer(ctx context.Context, done func(examples, all int)) error
 	if !needed {
 		return nil
 	}
-	if err := s.Stepper.Refer(ctx, s.Eval[runs.Eval]); err != nil || online {
-		return err
+	for split, batches := range s.Eval {
+		if split == runs.General {
+			continue
+		}
+		if err := s.Stepper.Refer(ctx, batches); err != nil {
+			return err
+		}
+	}
+	if online {
+		return nil
 	}
 	file, err := s.referenceFile()
 	if err != nil {
@@ -114,7 +122,7 @@ func contents(path string) ([]runs.File, error) {
 func (s *Session) saveReferences(file string) error {
 	var b []byte
 	for i := range s.Examples.Len() {
-		for _, list := range s.known[exampleKey{0, i}] {
+		for _, list := range s.known[i] {
 			for _, v := range list {
 				b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
 			}
@@ -151,7 +159,7 @@ func (s *Session) loadReferences(file string) (bool, error) {
 			for k := range list {
 				list[k] = math.Float32frombits(binary.LittleEndian.Uint32(b[4*k:]))
 			}
-			found[exampleKey{0, i}] = append(found[exampleKey{0, i}], list)
+			found[i] = append(found[i], list)
 			b = b[4*n:]
 		}
 	}

@@ -11,10 +11,7 @@ import (
 
 // references are log-probabilities of the trained tokens under the model as it was before the first step. They are
 // numbers, a few a token, so that no second copy of the model is held.
-type references map[exampleKey][][]float32 // by example, one list for each of its sequences
-
-// exampleKey is an example of a task.
-type exampleKey struct{ task, example int }
+type references map[int][][]float32 // by example, one list for each of its sequences
 
 // refers reports whether the objective compares with a reference, and whether that may be computed at every step: the
 // base with the grafts off, which is there as long as none of its own values train.
@@ -82,7 +79,7 @@ func (r references) lay(b data.Batch) ([]float32, error) {
 		if row >= len(b.Examples) || len(b.Examples[row]) != 1 {
 			return nil, errNoReference
 		}
-		list, ok := r[exampleKey{b.Tasks[row], b.Examples[row][0]}]
+		list, ok := r[b.Examples[row][0]]
 		if !ok {
 			return nil, errNoReference
 		}
@@ -109,7 +106,7 @@ func (r references) take(b data.Batch, logp []float32) {
 				list = append(list, logp[c])
 			}
 		}
-		key := exampleKey{b.Tasks[row], b.Examples[row][0]}
-		r[key] = append(r[key], list)
+		example := b.Examples[row][0]
+		r[example] = append(r[example], list)
 	}
 }

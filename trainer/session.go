@@ -43,7 +43,7 @@ type Files struct {
 	// Records and Held, where Records is not nil, take the place of the data that the configuration names: they never
 	// stand in a file.
 	Records, Held []data.Record
-	Cache   string    // directory for what may be computed again, such as the reference; empty for none
+	Cache         string // directory for what may be computed again, such as the reference; empty for none
 }
 
 // Prepare puts a run together: it opens the base, reads and renders the data, grafts the method, loads the weights
@@ -74,22 +74,39 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 	if s.Backend, err = engine.Open("cpu", engine.Options{Precision: engine.Precision(c.Precision)}); err != nil {
 		return s, err
 	}
-	if err := s.adapt(ctx, base); err != nil {
+	if n := head(objective); n > 0 {
+		if base, err = base.WithHead(model.Head{Kind: model.SequenceHead, Labels: n}); err != nil {
+			return s, err
+		}
+	}
+	if err := s.adapt(ctx, base, objective); err != nil {
 		return s, err
 	}
-	loader, err := s.loader(s.Examples, c.BatchSize, c.Accumulation, true)
+	rows, accumulate, repeats := c.BatchSize, c.Accumulation, 1
+	sampler, samples := sampled(objective)
+	if samples {
+		if rows, repeats, err = sampler.Prompts(rows * accumulate); err != nil {
+			return s, err
+		}
+		accumulate = 1
+	}
+	loader, err := s.loader(s.Examples, rows, accumulate, true)
 	if err != nil {
 		return s, err
 	}
-	s.Trainer = &Trainer{Loader: loader, Eval: map[string][]data.Batch{}, Schedule: s.schedule(loader)}
+	s.Trainer = &Trainer{Loader: loader, Eval: map[string][]data.Batch{}, Schedule: s.schedule(loader, repeats)}
 	if s.Stepper, err = s.stepper(objective); err != nil {
 		return s, err
 	}
 	s.Stepper.tasks = s.mix
-	if err := s.evaluations(f.General); err != nil {
+	if err := s.evaluations(f.General, samples); err != nil {
 		return s, err
 	}
-	return s, s.fits()
+	if err := s.fits(); err != nil || !samples {
+		return s, err
+	}
+	s.Source, err = sampler.Open(s)
+	return s, err
 }
 
 func openBase(c *tune.Run, path string) (*model.Model, error) {
@@ -151,7 +168,7 @@ func (s *Session) read(ctx context.Context, objective tune.Objective, f Files) e
 }
 
 // adapt grafts the parameters method onto the base and loads the weights.
-func (s *Session) adapt(ctx context.Context, base *model.Model) error {
+func (s *Session) adapt(ctx context.Context, base *model.Model, objective tune.Objective) error {
 	method, ok := s.Config.Parameters.Options.(tune.Parameters)
 	if !ok {
 		return fmt.Errorf("parameters: %q cannot be trained", s.Config.Parameters.Name)
@@ -165,7 +182,11 @@ func (s *Session) adapt(ctx context.Context, base *model.Model) error {
 	if err != nil {
 		return fmt.Errorf("parameters: %w", err)
 	}
-	adapted, err := Adapt(ctx, base, graft, s.Backend, s.Config.Seed)
+	var more []any
+	if head(objective) > 0 {
+		more = append(more, HeadGraft(base))
+	}
+	adapted, err := Adapt(ctx, base, graft, s.Backend, s.Config.Seed, more...)
 	if err != nil {
 		return err
 	}
@@ -206,9 +227,9 @@ func (s *Session) loaderConfig(rows, accumulate int, train bool) data.LoaderConf
 }
 
 // schedule turns epochs into steps.
-func (s *Session) schedule(l *data.Loader) Schedule {
+func (s *Session) schedule(l *data.Loader, repeats int) Schedule {
 	c := s.Config
-	steps := int(math.Ceil(c.Epochs * float64(l.Steps())))
+	steps := int(math.Ceil(c.Epochs * float64(l.Steps()*repeats)))
 	if c.MaxSteps > 0 && (steps == 0 || c.MaxSteps < steps) {
 		steps = c.MaxSteps
 	}
@@ -216,6 +237,11 @@ func (s *Session) schedule(l *data.Loader) Schedule {
 }
 
 func (s *Session) stepper(objective tune.Objective) (*Stepper, error) {
+	return s.StepperFor(s.Model, objective)
+}
+
+// StepperFor returns a stepper of another model with the run's optimizer and schedule.
+func (s *Session) StepperFor(a *model.Adapted, objective tune.Objective) (*Stepper, error) {
 	c := s.Config
 	rate, err := c.Rate()
 	if err != nil {
@@ -225,27 +251,32 @@ func (s *Session) stepper(objective tune.Objective) (*Stepper, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, of := Groups(s.Model, c.WeightDecay)
+	groups, of := Groups(a, c.WeightDecay)
 	o, err := optim.New(c.Optimizer, optim.Options{Groups: groups, Parallel: Parallel})
 	if err != nil {
 		return nil, err
 	}
 	return NewStepper(StepConfig{
-		Model: s.Model, Backend: s.Backend, Objective: objective, Optimizer: o, Schedule: course, Clip: c.Clip,
+		Model: a, Backend: s.Backend, Objective: objective, Optimizer: o, Schedule: course, Clip: c.Clip,
 		Recompute: c.Recompute, ForwardOnly: c.ForwardOnly, Seed: c.Seed, Parallel: Parallel, Continues: c.Adapter != "",
 		Group: func(name string) int { return of[name] },
 	})
 }
 
 // evaluations prepares the held-out batches and those of the general text.
-func (s *Session) evaluations(general io.Reader) error {
-	held, err := s.batches(s.Held, s.Config.Eval.Most)
-	if err != nil {
-		return err
+func (s *Session) evaluations(general io.Reader, samples bool) error {
+	if !samples {
+		held, err := s.batches(s.Held, s.Config.Eval.Most)
+		if err != nil {
+			return err
+		}
+		s.Eval[runs.Eval] = held
+		if err := s.taskEvaluations(); err != nil {
+			return err
+		}
 	}
-	s.Eval[runs.Eval] = held
-	if err := s.taskEvaluations(); err != nil {
-		return err
+	if head(s.programs.objective) > 0 { // a classifier does not continue text
+		return nil
 	}
 	if s.Config.Eval.General != "" {
 		f, err := os.Open(s.Config.Eval.General)
@@ -322,6 +353,9 @@ func (s *Session) Plan() engine.Memory { return s.plan }
 // fits plans the largest batch. The plan is exact, so a run that starts does not run out of memory later.
 func (s *Session) fits() error {
 	longest := s.Examples.Widest()
+	if o, ok := sampled(s.programs.objective); ok {
+		longest = min(longest+o.Room(), s.Model.Config.MaxPositions)
+	}
 	if n, context := s.Model.Sites.Prefix, s.Model.Config.MaxPositions; longest+n > context {
 		return fmt.Errorf("max_length: want at most %d, since %d virtual tokens take a part of the context of %d; have an example of %d", context-n, n, context, longest)
 	}

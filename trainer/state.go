@@ -38,6 +38,9 @@ func (t *Trainer) state(at data.State) (checkpoint.State, error) {
 		}
 		s.Tensors = append(s.Tensors, checkpoint.Float32Tensor(name, x.Shape, x.Data))
 	}
+	if err == nil && t.Source != nil {
+		err = t.Source.Save(&s)
+	}
 	return s, err
 }
 
@@ -65,7 +68,7 @@ func (t *Trainer) Restore(dir string) error {
 		delete(tensors, x.Name)
 	}
 	for _, x := range s.Tensors {
-		if _, ok := tensors[x.Name]; !ok {
+		if _, ok := tensors[x.Name]; !ok || strings.HasPrefix(x.Name, SourcePrefix) {
 			continue
 		}
 		name, param, ok := splitOptim(x.Name)
@@ -88,6 +91,11 @@ func (t *Trainer) Restore(dir string) error {
 	}
 	if err := t.tasks.restore(at.Tasks); err != nil {
 		return fmt.Errorf("checkpoint %s: %w", dir, err)
+	}
+	if t.Source != nil {
+		if err := t.Source.Restore(s); err != nil {
+			return fmt.Errorf("checkpoint %s: %w", dir, err)
+		}
 	}
 	for _, x := range t.tensors {
 		x.Touch()

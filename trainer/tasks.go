@@ -125,7 +125,7 @@ func (s *Session) mixture(c data.LoaderConfig) (*data.Loader, error) {
 		return nil, err
 	}
 	// When a task joins is known when the steps are.
-	if total := float64(s.schedule(l).Steps * c.Accumulate * c.BatchSize); !c.GroupByLength {
+	if total := float64(s.schedule(l, 1).Steps * c.Accumulate * c.BatchSize); !c.GroupByLength {
 		if l, err = build(total); err != nil {
 			return nil, err
 		}

@@ -33,6 +33,7 @@ type Schedule struct {
 type Trainer struct {
 	*Stepper
 	Loader   *data.Loader
+	Source   Source                  // of the batches, where the model itself makes the examples; it draws prompts from the loader
 	Eval     map[string][]data.Batch // by split: runs.Eval is held out from the task, runs.General shows forgetting
 	Run      *runs.Run
 	Schedule Schedule
@@ -81,13 +82,16 @@ func (t *Trainer) Train(ctx context.Context) error {
 	var seen int
 	for t.step < t.Schedule.Steps {
 		before := t.Loader.State()
-		batches, err := t.Loader.Next()
+		batches, err := t.next(ctx)
 		if err != nil {
-			return err
+			return t.stopped(ctx, before, err)
 		}
 		r, err := t.Step(ctx, batches)
 		if err != nil {
 			return t.stopped(ctx, before, err)
+		}
+		if err := t.done(ctx, &r); err != nil {
+			return err
 		}
 		t.tokens += int64(r.Supervised)
 		seen += r.Tokens
@@ -106,8 +110,10 @@ func (t *Trainer) Train(ctx context.Context) error {
 
 // after logs, evaluates and saves behind a step.
 func (t *Trainer) after(ctx context.Context, p *Progress) error {
-	if err := t.drift.add(p.Loss); err != nil {
-		return fmt.Errorf("step %d: %w", p.Step, err)
+	if t.Source == nil { // the loss of a policy is no measure of its progress
+		if err := t.drift.add(p.Loss); err != nil {
+			return fmt.Errorf("step %d: %w", p.Step, err)
+		}
 	}
 	last := p.Step == t.Schedule.Steps
 	if due(p.Step, max(1, t.Schedule.LogEvery)) || last {
@@ -153,7 +159,7 @@ func (t *Trainer) watch(r StepResult) error {
 	if !ok || t.warned {
 		return nil
 	}
-	message := w.Watch(r.Values)
+	message := w.Warn(r.Values)
 	if message == "" {
 		return nil
 	}
@@ -167,6 +173,9 @@ func due(step, every int) bool { return every > 0 && step%every == 0 }
 // Losses returns the mean loss of every evaluation split, and the objective's metrics on what is held out as
 // split/name. General text is measured as text, whatever the objective.
 func (t *Trainer) Losses(ctx context.Context) (map[string]float64, error) {
+	if t.Source != nil {
+		return t.evaluateSource(ctx)
+	}
 	out := map[string]float64{}
 	for split, batches := range t.Eval {
 		if len(batches) == 0 {

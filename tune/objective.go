@@ -39,7 +39,11 @@ type (
 	}
 	// Watcher looks at the metrics of a step and returns a warning, or nothing.
 	Watcher interface {
-		Watch(values map[string]float64) string
+		Warn(values map[string]float64) string
+	}
+	// Tempered takes probabilities at a temperature.
+	Tempered interface {
+		Temperature() float64
 	}
 	// Header is trained on a model with so many outputs in the place of its vocabulary, 0 for the vocabulary itself.
 	Header interface {

@@ -387,7 +387,7 @@ func (e *experiment) save() (string, error) {
 	if s.Text.Template != nil {
 		contract = s.Text.Template.Contract()
 	}
-	if _, ok := s.Graft.(tune.PEFTWriter); ok {
+	if _, ok := s.Graft.(tune.PEFTWriter); ok && s.Model.Config.Head.Kind == "" {
 		dir := filepath.Join(e.dir.Dir(), runs.AdapterDir)
 		return dir, tune.SaveAdapter(dir, s.Graft, s.Model.Sites, s.Model.Store, tune.AdapterInfo{Base: e.config.Model, Contract: contract, Version: version()})
 	}

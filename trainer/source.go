@@ -78,7 +78,7 @@ func (s *Stepper) LogProbs(ctx context.Context, b data.Batch, base bool) ([]floa
 		return s.programs.logProbs(ctx, current, b)
 	}
 	if i := slices.IndexFunc(s.programs.model.Sites.Trainable(), paramOfBase); i >= 0 {
-		return nil, errors.New("the reference is the model without what trains, but its own weights train: set beta and the limits of the divergence to 0, or choose a parameters method that adds to the model, such as lora")
+		return nil, errors.New("the reference is the model without what trains, but its own weights train: set beta and the limits of the divergence to 0, or choose a parameters method that adds to the model")
 	}
 	return s.programs.logProbs(ctx, reference, b)
 }

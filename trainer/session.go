@@ -79,7 +79,7 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 			return s, err
 		}
 	}
-	if err := s.adapt(ctx, base, objective); err != nil {
+	if err := s.adapt(ctx, base); err != nil {
 		return s, err
 	}
 	rows, accumulate, repeats := c.BatchSize, c.Accumulation, 1
@@ -168,7 +168,7 @@ func (s *Session) read(ctx context.Context, objective tune.Objective, f Files) e
 }
 
 // adapt grafts the parameters method onto the base and loads the weights.
-func (s *Session) adapt(ctx context.Context, base *model.Model, objective tune.Objective) error {
+func (s *Session) adapt(ctx context.Context, base *model.Model) error {
 	method, ok := s.Config.Parameters.Options.(tune.Parameters)
 	if !ok {
 		return fmt.Errorf("parameters: %q cannot be trained", s.Config.Parameters.Name)
@@ -183,7 +183,7 @@ func (s *Session) adapt(ctx context.Context, base *model.Model, objective tune.O
 		return fmt.Errorf("parameters: %w", err)
 	}
 	var more []any
-	if head(objective) > 0 {
+	if head(s.Config.Objective.Options) > 0 {
 		more = append(more, HeadGraft(base))
 	}
 	adapted, err := Adapt(ctx, base, graft, s.Backend, s.Config.Seed, more...)

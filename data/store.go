@@ -33,7 +33,7 @@ type Store struct {
 
 	temporary bool // the file has a name of its own
 	sequences int  // of every example
-	widest    int // longest sequence
+	widest    int  // longest sequence
 }
 
 // entry describes an example without reading it.

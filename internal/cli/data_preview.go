@@ -80,7 +80,8 @@ func (a *app) writePage(path, title string, r *inspect.Report, l *lens) error {
 // preview renders data and shows the first examples and what was wrong.
 func (a *app) preview(c *cobra.Command, in *input, l *lens, most int, problems, ids bool) error {
 	ledger := &data.Ledger{Mode: data.Skip}
-	store := data.NewStore("", 1<<40)
+	store := data.NewTempStore(64 << 20)
+	defer store.Close()
 	o := data.LoadOptions{MaxLength: l.limit, Overlength: data.KeepStart}
 	if in.run != nil {
 		o.Overlength = in.run.Overlength

@@ -290,3 +290,25 @@ func (b *batch) withCaches(size string, states []site.State) (*engine.Store, err
 	b.caches = map[string]*engine.Store{size: s} // only the last size is kept
 	return s, nil
 }
+
+// NextLogits returns the logits of the token after each prompt.
+func (g *Generator) NextLogits(ctx context.Context, prompts [][]int) ([][]float32, error) {
+	longest, limit := 0, g.model.Config.MaxPositions-g.model.Sites.Prefix
+	for i, p := range prompts {
+		if len(p) == 0 || len(p) >= limit {
+			return nil, fmt.Errorf("prompt %d has %d tokens: want 1 … %d", i, len(p), limit-1)
+		}
+		longest = max(longest, len(p))
+	}
+	b := batch{Generator: g, rows: len(prompts), length: (longest+chunk)/chunk*chunk + chunk}
+	logits, err := b.prefill(ctx, prompts)
+	if err != nil {
+		return nil, err
+	}
+	v := g.model.Config.Vocab
+	out := make([][]float32, len(prompts))
+	for i := range out {
+		out[i] = logits[i*v : (i+1)*v]
+	}
+	return out, nil
+}

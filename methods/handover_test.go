@@ -20,8 +20,8 @@ import (
 	"tunesmith/tune"
 )
 
-// texts are what the adapters learn, and what logits are compared on.
-var texts = []string{
+// handed is what the adapters learn, and what logits are compared on.
+var handed = []string{
 	"The lighthouse keeper wrote down every ship that passed, its flag, its course and the hour.",
 	"To bake bread, mix flour, water, salt and yeast, wait until the dough has doubled, and heat the oven well.",
 	"Q: Which of the two rivers is longer? A: The first one, by about 120 kilometres.",
@@ -51,7 +51,7 @@ func TestHandOver(t *testing.T) {
 	}
 	m := openModel(t, base)
 	var ids [][]int
-	for _, s := range texts {
+	for _, s := range handed {
 		ids = append(ids, text.Tokenizer.IDs(s))
 	}
 	writeLogits(t, filepath.Join(out, "base.safetensors"), m, nil, ids)

@@ -31,7 +31,7 @@ type Stepper struct {
 	known     references
 	tasks     *Tasks        // of a mixture; nil where the data is one
 	learn     func(float64) // what a step's mixture learns from it, when it is made
-	continues bool // the reference is the model with its grafts as they were at the start
+	continues bool          // the reference is the model with its grafts as they were at the start
 
 	// Correct, where it is set, changes the gradients of a step before they are clipped.
 	Correct func(params []optim.Param)

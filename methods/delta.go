@@ -150,7 +150,15 @@ func (d *delta) Merge(path, _ string, w []float32, value func(string) []float32)
 	for _, t := range d.kind.tensors(d, at) {
 		p = append(p, value(tune.PEFTPrefix+module+"."+t.Name))
 	}
-	return true, d.kind.merge(d, at, w, p, value)
+	if !at.Transposed {
+		return true, d.kind.merge(d, at, w, p, value)
+	}
+	turned := transpose(w, at.In) // a file of the (in, out) kind
+	if err := d.kind.merge(d, at, turned, p, value); err != nil {
+		return false, err
+	}
+	copy(w, transpose(turned, at.Out))
+	return true, nil
 }
 
 // ReadPEFT implements tune.PEFTReader.

@@ -429,7 +429,7 @@ func (f fixture) compareConfig(t *testing.T, dir string) {
 	if indented, _ := json.MarshalIndent(have, "", "  "); !bytes.Equal(append(indented, '\n'), text) {
 		t.Errorf("adapter_config.json is not written with an indent of 2 and sorted keys")
 	}
-	if _, ok := have["target_modules"].([]any); !ok && want["target_modules"] != nil {
+	if _, ok := have["target_modules"].([]any); !ok && want["target_modules"] != nil && want["peft_type"] != "ADAPTION_PROMPT" { // which has one name
 		t.Errorf("target_modules: want a list, have %v", have["target_modules"])
 	}
 	started := want["init_lora_weights"] // ours is the plain form, on the base itself

@@ -10,8 +10,9 @@ import (
 type Bus struct {
 	mu    sync.Mutex
 	boxes map[string]chan Delivery
-	// Tap, where it is set, sees every message.
+	// Tap, where it is set, sees every message, one at a time.
 	Tap func(from, to string, data []byte)
+	tap sync.Mutex
 }
 
 // NewBus returns an empty bus.
@@ -37,7 +38,9 @@ type busLink struct {
 // Send implements Link.
 func (l busLink) Send(ctx context.Context, to string, data []byte) error {
 	if l.bus.Tap != nil {
+		l.bus.tap.Lock()
 		l.bus.Tap(l.name, to, data)
+		l.bus.tap.Unlock()
 	}
 	select {
 	case l.bus.box(to) <- Delivery{From: l.name, Data: data, Ack: func() error { return nil }}:

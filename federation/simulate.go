@@ -23,7 +23,7 @@ type Simulation struct {
 	Dir      string
 	Log      *slog.Logger
 	Progress func(Round)
-	// Tap, where it is set, sees every message.
+	// Tap, where it is set, sees every message, one at a time.
 	Tap func(from, to string, data []byte)
 }
 

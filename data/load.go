@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"runtime"
 	"sync"
 )
@@ -23,7 +22,7 @@ type LoadOptions struct {
 	SplitSeed  uint64
 }
 
-// blockSize is how many records are rendered together. It does not depend on the number of processors, so that a
+// blockSize is how many records are rendered or looked at together. It does not depend on the number of processors, so that a
 // ledger has the same order everywhere.
 const blockSize = 512
 
@@ -49,23 +48,7 @@ func load(ctx context.Context, s Source, render Renderer, o LoadOptions, l *Ledg
 		return err
 	}
 	defer r.Close()
-	records := make([]Record, 0, blockSize)
-	for done := false; !done; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		records = records[:0]
-		for len(records) < blockSize && !done {
-			rec, err := r.Next()
-			switch {
-			case err == io.EOF:
-				done = true
-			case err != nil:
-				return err
-			default:
-				records = append(records, rec)
-			}
-		}
+	return r.EachBlock(ctx, func(records []Record) error {
 		for i, out := range renderAll(records, render, o) {
 			for _, p := range out.problems {
 				l.Add(p)
@@ -80,8 +63,8 @@ func load(ctx context.Context, s Source, render Renderer, o LoadOptions, l *Ledg
 				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // LoadRecords renders records that are in memory into a store. Problems go to the ledger.

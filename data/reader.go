@@ -1,6 +1,7 @@
 package data
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -164,6 +165,55 @@ func (r *Reader) Next() (Record, error) {
 			r.closeFile()
 		}
 	}
+}
+
+// Each calls f with every good record of a source, in order. What is not good stands in the ledger, whose Err is to be
+// asked then.
+func Each(s Source, l *Ledger, f func(Record) error) error {
+	r, err := Open(s, l)
+	if err != nil {
+		return err
+	}
+	for {
+		rec, err := r.Next()
+		if err == io.EOF {
+			return r.Close()
+		}
+		if err == nil {
+			err = f(rec)
+		}
+		if err != nil {
+			r.Close()
+			return err
+		}
+	}
+}
+
+// EachBlock calls f with the records that are left, blockSize at a time: enough for all processors. f may not keep the
+// slice.
+func (r *Reader) EachBlock(ctx context.Context, f func([]Record) error) error {
+	block := make([]Record, 0, blockSize)
+	for done := false; !done; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		block = block[:0]
+		for len(block) < blockSize && !done {
+			rec, err := r.Next()
+			switch {
+			case err == io.EOF:
+				done = true
+			case err != nil:
+				return err
+			default:
+				block = append(block, rec)
+			}
+		}
+		if err := f(block); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openNext opens the next file, or enters why it cannot be read.

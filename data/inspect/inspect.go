@@ -9,7 +9,6 @@ package inspect
 import (
 	"context"
 	"fmt"
-	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -115,22 +114,11 @@ func New(o Options) (*Inspector, error) {
 // Against enters the records of evaluation data: training records that hold their texts are leaks.
 func (x *Inspector) Against(sources []data.Source, l *data.Ledger) error {
 	for _, s := range sources {
-		r, err := data.Open(s, l)
+		err := data.Each(s, l, func(r data.Record) error {
+			x.leaks.add(r)
+			return nil
+		})
 		if err != nil {
-			return err
-		}
-		for {
-			rec, err := r.Next()
-			if err == io.EOF {
-				break
-			}
-			if err != nil {
-				r.Close()
-				return err
-			}
-			x.leaks.add(rec)
-		}
-		if err := r.Close(); err != nil {
 			return err
 		}
 	}
@@ -144,9 +132,6 @@ type Result struct {
 	Dropped  bool
 	Mended   bool
 }
-
-// blockSize is how many records are looked at together.
-const blockSize = 256
 
 // Run reads sources to their end. each, where it is not nil, gets every record in its order. What cannot be read stands
 // in the ledger.
@@ -171,23 +156,7 @@ func (x *Inspector) Run(ctx context.Context, sources []data.Source, l *data.Ledg
 }
 
 func (x *Inspector) run(ctx context.Context, r *data.Reader, each func(Result) error) error {
-	block := make([]data.Record, 0, blockSize)
-	for done := false; !done; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		block = block[:0]
-		for len(block) < blockSize && !done {
-			rec, err := r.Next()
-			switch {
-			case err == io.EOF:
-				done = true
-			case err != nil:
-				return err
-			default:
-				block = append(block, rec)
-			}
-		}
+	return r.EachBlock(ctx, func(block []data.Record) error {
 		for _, look := range x.lookAll(block) {
 			x.settle(look)
 			x.report.add(look)
@@ -200,8 +169,8 @@ func (x *Inspector) run(ctx context.Context, r *data.Reader, each func(Result) e
 				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // look is what can be said of a record without the others.

@@ -227,19 +227,7 @@ func (a *app) dataSplit() *cobra.Command {
 
 // split writes the records of a source to two files.
 func split(s data.Source, l *data.Ledger, share float64, seed uint64, to [2]*bufio.Writer, n *[2]int) error {
-	r, err := data.Open(s, l)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	for {
-		rec, err := r.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	return data.Each(s, l, func(rec data.Record) error {
 		side := 0
 		if data.HeldOut(rec, share, seed) {
 			side = 1
@@ -252,5 +240,6 @@ func split(s data.Source, l *data.Ledger, share float64, seed uint64, to [2]*buf
 			return err
 		}
 		n[side]++
-	}
+		return nil
+	})
 }

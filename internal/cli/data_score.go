@@ -125,28 +125,17 @@ type scorer struct {
 func (s *scorer) all(ctx context.Context, sources []data.Source) error {
 	last := time.Now()
 	for _, source := range sources {
-		r, err := data.Open(source, s.ledger)
-		if err != nil {
-			return err
-		}
-		for {
-			rec, err := r.Next()
-			if err == io.EOF {
-				break
-			}
-			if err == nil {
-				err = s.add(ctx, rec)
-			}
-			if err != nil {
-				r.Close()
+		err := data.Each(source, s.ledger, func(rec data.Record) error {
+			if err := s.add(ctx, rec); err != nil {
 				return err
 			}
 			if time.Since(last) > 10*time.Second {
 				last = time.Now()
 				fmt.Fprintf(s.app.err, "%d records scored\n", len(s.list))
 			}
-		}
-		if err := r.Close(); err != nil {
+			return nil
+		})
+		if err != nil {
 			return err
 		}
 	}

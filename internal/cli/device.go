@@ -119,21 +119,11 @@ func (a *app) records(paths []string) ([]data.Record, error) {
 	var out []data.Record
 	l := &data.Ledger{Mode: data.Skip}
 	for _, path := range paths {
-		r, err := data.Open(data.Source{Path: path}, l)
+		err := data.Each(data.Source{Path: path}, l, func(r data.Record) error {
+			out = append(out, r)
+			return nil
+		})
 		if err != nil {
-			return nil, err
-		}
-		for {
-			rec, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return nil, errors.Join(err, r.Close())
-			}
-			out = append(out, rec)
-		}
-		if err := r.Close(); err != nil {
 			return nil, err
 		}
 	}

@@ -62,6 +62,31 @@ func HashFile(path string) (File, error) {
 	return File{Path: path, Bytes: n, SHA256: hex.EncodeToString(h.Sum(nil))}, nil
 }
 
+// HashFiles hashes a file, or the files of a directory that match patterns, one pattern after the other.
+func HashFiles(path string, patterns ...string) ([]File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{path}
+	if info.IsDir() {
+		paths = nil
+		for _, pattern := range patterns {
+			found, _ := filepath.Glob(filepath.Join(path, pattern))
+			paths = append(paths, found...)
+		}
+	}
+	var out []File
+	for _, p := range paths {
+		f, err := HashFile(p)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
 // ReadManifest reads manifest.json.
 func ReadManifest(dir string) (Manifest, error) {
 	path := filepath.Join(dir, ManifestFile)

@@ -8,7 +8,6 @@ import (
 
 	"tunesmith/data"
 	"tunesmith/engine"
-	"tunesmith/model"
 	"tunesmith/optim"
 	"tunesmith/privacy"
 	"tunesmith/tune"
@@ -154,17 +153,9 @@ func PrepareModel(ctx context.Context, c *tune.Run, f Files) (s *Session, err er
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	base, err := openBase(c, f.Model)
+	base, objective, err := s.open(f)
 	if err != nil {
 		return s, err
-	}
-	s.Model = &model.Adapted{Model: base}
-	if s.Text, err = tune.OpenText(f.Model, base.File, c.ChatTemplate); err != nil {
-		return s, err
-	}
-	objective, ok := c.Objective.Options.(tune.Objective)
-	if !ok {
-		return s, fmt.Errorf("objective: %q cannot be trained", c.Objective.Name)
 	}
 	if s.Backend, err = engine.Open("cpu", engine.Options{Precision: engine.Precision(c.Precision)}); err != nil {
 		return s, err

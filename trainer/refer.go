@@ -81,7 +81,10 @@ func (s *Session) referenceFile() (string, error) {
 	h := sha256.New()
 	fmt.Fprintf(h, "1 %s %s %016x %d %d\n", s.Backend.Name(), s.Config.Precision, s.Examples.Digest(), s.Config.BatchSize, s.Config.Seed)
 	for _, dir := range []string{s.Model.Path, s.Config.Adapter} {
-		files, err := contents(dir)
+		if dir == "" {
+			continue
+		}
+		files, err := runs.HashFiles(dir, "*.safetensors", "*.gguf", "*.json") // weights and settings
 		if err != nil {
 			return "", err
 		}
@@ -90,32 +93,6 @@ func (s *Session) referenceFile() (string, error) {
 		}
 	}
 	return filepath.Join(s.cache, hex.EncodeToString(h.Sum(nil)[:16])+".f32"), nil
-}
-
-// contents identifies a file, or the weights and settings in a directory.
-func contents(path string) ([]runs.File, error) {
-	if path == "" {
-		return nil, nil
-	}
-	paths := []string{path}
-	if info, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if info.IsDir() {
-		paths = nil
-		for _, pattern := range []string{"*.safetensors", "*.gguf", "*.json"} {
-			found, _ := filepath.Glob(filepath.Join(path, pattern))
-			paths = append(paths, found...)
-		}
-	}
-	var out []runs.File
-	for _, p := range paths {
-		f, err := runs.HashFile(p)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, f)
-	}
-	return out, nil
 }
 
 // saveReferences writes the lists in the order of the examples, as little-endian numbers.

@@ -56,17 +56,9 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	base, err := openBase(c, f.Model)
+	base, objective, err := s.open(f)
 	if err != nil {
 		return s, err
-	}
-	s.Model = &model.Adapted{Model: base}
-	if s.Text, err = tune.OpenText(f.Model, base.File, c.ChatTemplate); err != nil {
-		return s, err
-	}
-	objective, ok := c.Objective.Options.(tune.Objective)
-	if !ok {
-		return s, fmt.Errorf("objective: %q cannot be trained", c.Objective.Name)
 	}
 	if err := s.read(ctx, objective, f); err != nil {
 		return s, err
@@ -107,6 +99,23 @@ func Prepare(ctx context.Context, c *tune.Run, f Files) (s *Session, err error) 
 	}
 	s.Source, err = sampler.Open(s)
 	return s, err
+}
+
+// open opens the base and its text, and finds the objective.
+func (s *Session) open(f Files) (*model.Model, tune.Objective, error) {
+	base, err := openBase(s.Config, f.Model)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.Model = &model.Adapted{Model: base}
+	if s.Text, err = tune.OpenText(f.Model, base.File, s.Config.ChatTemplate); err != nil {
+		return nil, nil, err
+	}
+	objective, ok := s.Config.Objective.Options.(tune.Objective)
+	if !ok {
+		return nil, nil, fmt.Errorf("objective: %q cannot be trained", s.Config.Objective.Name)
+	}
+	return base, objective, nil
 }
 
 func openBase(c *tune.Run, path string) (*model.Model, error) {

@@ -101,29 +101,9 @@ func (a *app) run(ctx context.Context, c *tune.Run, name string) (*experiment, e
 	return e, e.run(ctx, false)
 }
 
-// hashes identifies a file, or the files of a model's directory.
+// hashes identifies a file, or the files of a model's or a data set's directory.
 func hashes(path string) ([]runs.File, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	paths := []string{path}
-	if info.IsDir() {
-		paths = nil
-		for _, pattern := range []string{"*.safetensors", "*.gguf", "*.json", "*.jsonl"} {
-			found, _ := filepath.Glob(filepath.Join(path, pattern))
-			paths = append(paths, found...)
-		}
-	}
-	var out []runs.File
-	for _, p := range paths {
-		f, err := runs.HashFile(p)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, f)
-	}
-	return out, nil
+	return runs.HashFiles(path, "*.safetensors", "*.gguf", "*.json", "*.jsonl")
 }
 
 // experiment is a run with the measurements before and after it.

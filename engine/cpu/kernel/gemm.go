@@ -10,10 +10,11 @@ const (
 	levels16     = 4095 // largest magnitude of a block integer: 128·4095² < 2³¹
 	portableCols = 4
 
-	depthSlice = 256 // depth of a product of tiles: a panel's slice stays in the first cache
-	leftBytes  = 192 << 10
-	leftRows   = 96 // rows of a left operand that are laid out anew at a time
-	widest     = 32 // widest panel of all levels
+	depthSlice   = 256 // depth of a product of tiles: a panel's slice stays in the first cache
+	depthSlice16 = 512 // the same in 16 bits, and of a piece of a panel that is turned at a time
+	leftBytes    = 192 << 10
+	leftRows     = 96 // rows of a left operand that are laid out anew at a time
+	widest       = 32 // widest panel of all levels
 )
 
 // TileCols is the width of a panel: a split of columns of a packed operand falls on its multiples.
@@ -254,7 +255,6 @@ func GemmQuantized(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add
 
 // gemmInt16 is GemmQuantized for block integers.
 func gemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add bool) {
-	const slice = 512 // depth of a panel's slice that stays in the first cache
 	depth, blocks := p.Format.padded(p.Depth), blocksOf(p.Depth)
 	step := leftStep(2 * depth)
 	gemm16 := active.gemm16
@@ -262,8 +262,8 @@ func gemmInt16(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add boo
 		m1 := min(m0+step, r.M1)
 		for n0 := r.N0; n0 < r.N1; n0 += p.width {
 			cols := min(p.width, r.N1-n0)
-			for k0 := 0; k0 < depth; k0 += slice {
-				k := min(slice, depth-k0)
+			for k0 := 0; k0 < depth; k0 += depthSlice16 {
+				k := min(depthSlice16, depth-k0)
 				keep := keepIf(add || k0 > 0)
 				b, sb := p.i16[n0*depth+k0*p.width:], p.scales[n0*blocks+k0/depthBlock*p.width:]
 				for i := m0; i < m1; {

@@ -20,7 +20,6 @@ import "unsafe"
 const (
 	tileRows  = 32 // rows of the result of one product
 	tileDepth = 32 // values along the depth of one round
-	tileSlice = 512
 )
 
 // gemmTiles is GemmQuantized for operands in bfloat16.
@@ -30,8 +29,8 @@ func gemmTiles(dst []float32, ldd int, x *Quantized, p *Packed, r Range, add boo
 	for m0 := r.M0; m0 < r.M1; m0 += step {
 		m1 := min(m0+step, r.M1)
 		for n0 := r.N0; n0 < r.N1; n0 += p.width {
-			for k0 := 0; k0 < depth; k0 += tileSlice {
-				b := p.bf16[n0*depth+k0*p.width:][:min(tileSlice, depth-k0)*p.width]
+			for k0 := 0; k0 < depth; k0 += depthSlice16 {
+				b := p.bf16[n0*depth+k0*p.width:][:min(depthSlice16, depth-k0)*p.width]
 				tilePanel(dst[m0*ldd+n0:], ldd, x.bf16[m0*depth+k0:], depth, b, m1-m0, min(p.width, r.N1-n0), add || k0 > 0)
 			}
 		}
@@ -45,8 +44,8 @@ func (p *Packed) turnedTiles(dst []float32, ldd int, x []float32, ldx int, r Ran
 	q.Quantize(x[r.M0*ldx:], ldx, 0, rows)
 	depth, stride := p.Format.padded(p.Cols), p.Format.padded(p.Depth)*p.width
 	for n0 := r.N0; n0 < r.N1; n0 += p.width {
-		for k0 := 0; k0 < depth; k0 += turnedDepth {
-			k := min(turnedDepth, depth-k0)
+		for k0 := 0; k0 < depth; k0 += depthSlice16 {
+			k := min(depthSlice16, depth-k0)
 			panels := min((k+p.width-1)/p.width, p.Panels()-k0/p.width)
 			active.turn16(signed(panel), signed(p.bf16[k0*stride/p.width+n0*p.width:]), stride, panels, min(p.width, p.Format.padded(p.Depth)-n0), p.width)
 			if end := panels * p.width; end < k {

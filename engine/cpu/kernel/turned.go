@@ -2,15 +2,12 @@ package kernel
 
 import "slices"
 
-// turnedDepth is the depth of a piece of a panel that is turned at a time: it stays in the first cache.
-const turnedDepth = 512
-
 // ones are the scales of a turned panel.
-var ones = slices.Repeat([]float32{1}, turnedDepth/depthBlock*widest)
+var ones = slices.Repeat([]float32{1}, depthSlice16/depthBlock*widest)
 
 // TurnedScratch is the length of the scratch of GemmTurned for that many rows and an operand of that many columns.
 func TurnedScratch(rows int, f Format, cols int) int {
-	n := turnedDepth * widest / 2 // a piece of a turned panel
+	n := depthSlice16 * widest / 2 // a piece of a turned panel
 	switch f {
 	case BF16:
 		n += n
@@ -41,7 +38,7 @@ func GemmTurned(dst []float32, ldd int, x []float32, ldx int, p *Packed, r Range
 	}
 	RowMajor(x, ldx).reach(r.M1, p.Cols)
 	RowMajor(dst, ldd).reach(r.M1, r.N1)
-	panel, scratch := scratch[:turnedDepth*widest/2], scratch[turnedDepth*widest/2:]
+	panel, scratch := scratch[:depthSlice16*widest/2], scratch[depthSlice16*widest/2:]
 	switch p.Format {
 	case Int16:
 		p.turnedInt16(dst, ldd, x, ldx, r, add, halves[int16](panel), scratch)
@@ -103,8 +100,8 @@ func (p *Packed) turnedInt16(dst []float32, ldd int, x []float32, ldx int, r Ran
 		q.quantizeScaled(x[r.M0*ldx:], ldx, line, block)
 		for n0 := c0; n0 < c1; n0 += p.width {
 			cols := min(p.width, c1-n0)
-			for k0 := 0; k0 < depth; k0 += turnedDepth {
-				k := min(turnedDepth, depth-k0)
+			for k0 := 0; k0 < depth; k0 += depthSlice16 {
+				k := min(depthSlice16, depth-k0)
 				panels := min((k+p.width-1)/p.width, p.Panels()-k0/p.width) // x is zero beyond them
 				active.turn16(panel, p.i16[k0*stride/p.width+n0*p.width:], stride, panels, min(p.width, Int16.padded(p.Depth)-n0), p.width)
 				keep := keepIf(add || k0 > 0)

@@ -1,7 +1,6 @@
 package methods
 
 import (
-	"fmt"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -9,8 +8,6 @@ import (
 	"testing"
 
 	"tunesmith/internal/golden"
-	"tunesmith/optim"
-	"tunesmith/trainer"
 	"tunesmith/tune"
 )
 
@@ -62,32 +59,11 @@ func (f fixture) firstValues(t *testing.T) {
 func (f fixture) plainSteps(t *testing.T) {
 	a, _ := withAdapter(t, f.model, f.folder("adapter"))
 	first := pass(t, f.backend, a, f.batches[0])
-	o, err := optim.New("adamw", optim.Options{Betas: f.Optimizer.Betas, Eps: f.Optimizer.Eps})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := trainer.NewStepper(trainer.StepConfig{
-		Model: a, Backend: f.backend, Objective: &Instruction{}, Optimizer: o, Schedule: func(int) float64 { return f.Optimizer.LR },
+	s := f.plain(t, a)
+	f.follow(t, a, s, func(what, name string, have, want []float32) {
+		have, want = withoutNoise(have, want, first["grad."+name])
+		near(t, what, have, want, 2e-4)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range f.Losses {
-		r, err := s.Step(t.Context(), f.batches[i:i+1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		nearNumber(t, fmt.Sprintf("loss of step %d", i+1), r.Loss, want, 1e-4)
-		for name, want := range f.group(fmt.Sprintf("step%d", i+1)) {
-			x, ok := a.Store.Get(name)
-			if !ok {
-				t.Errorf("no tensor %q", name)
-				continue
-			}
-			have, ref := withoutNoise(x.Values, want.F32, first["grad."+name])
-			near(t, fmt.Sprintf("%s after step %d", name, i+1), have, ref, 2e-4)
-		}
-	}
 	loss, err := s.Loss(t.Context(), f.batches[:1])
 	if err != nil {
 		t.Fatal(err)

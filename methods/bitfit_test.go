@@ -3,7 +3,6 @@ package methods
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	"tunesmith/export"
 	"tunesmith/internal/golden"
 	"tunesmith/model"
-	"tunesmith/optim"
 	"tunesmith/quant"
 	"tunesmith/trainer"
 	"tunesmith/tune"
@@ -80,30 +78,7 @@ func (f fixture) biases(t *testing.T, m *model.Model, method tune.Parameters) *m
 	if have, _ := trainer.Counts(a.Sites); have != f.Count {
 		t.Errorf("want %d trained values, have %d", f.Count, have)
 	}
-	o, err := optim.New("adamw", optim.Options{Betas: f.Optimizer.Betas, Eps: f.Optimizer.Eps})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := trainer.NewStepper(trainer.StepConfig{
-		Model: a, Backend: f.backend, Objective: &Instruction{}, Optimizer: o, Schedule: func(int) float64 { return f.Optimizer.LR },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, want := range f.Losses {
-		r, err := s.Step(t.Context(), f.batches[i:i+1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		nearNumber(t, fmt.Sprintf("loss of step %d", i+1), r.Loss, want, 1e-4)
-		for name, want := range f.group(fmt.Sprintf("step%d", i+1)) {
-			x, ok := a.Store.Get(name)
-			if !ok {
-				t.Fatalf("no tensor %q", name)
-			}
-			f.nearBias(t, fmt.Sprintf("%s after step %d", name, i+1), x.Values, want.F32, name, 1e-4)
-		}
-	}
+	f.follow(t, a, f.plain(t, a), func(what, name string, have, want []float32) { f.nearBias(t, what, have, want, name, 1e-4) })
 	sameLogits(t, "after the last step", f.batches[0], f.logits(t, a), f.values["logits_after"].F32)
 	return a
 }

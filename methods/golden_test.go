@@ -260,6 +260,38 @@ func (f fixture) steps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	f.follow(t, a, s, func(what, name string, have, want []float32) {
+		have, want = withoutNoise(have, want, first["grad."+name])
+		near(t, what, have, want, 1e-4)
+	})
+	if f.After != nil {
+		loss, err := s.Loss(t.Context(), f.batches[:1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		nearNumber(t, "loss afterwards", loss, *f.After, 1e-4)
+	}
+}
+
+// plain returns a stepper with the optimizer of the case, all parameters alike.
+func (f fixture) plain(t *testing.T, a *model.Adapted) *trainer.Stepper {
+	t.Helper()
+	o, err := optim.New("adamw", optim.Options{Betas: f.Optimizer.Betas, Eps: f.Optimizer.Eps})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := trainer.NewStepper(trainer.StepConfig{
+		Model: a, Backend: f.backend, Objective: &Instruction{}, Optimizer: o, Schedule: func(int) float64 { return f.Optimizer.LR },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// follow makes the steps of the case: their losses are compared here, the tensors after each step by check.
+func (f fixture) follow(t *testing.T, a *model.Adapted, s *trainer.Stepper, check func(what, name string, have, want []float32)) {
+	t.Helper()
 	for i, want := range f.Losses {
 		r, err := s.Step(t.Context(), f.batches[i:i+1])
 		if err != nil {
@@ -272,16 +304,8 @@ func (f fixture) steps(t *testing.T) {
 				t.Errorf("no tensor %q", name)
 				continue
 			}
-			have, ref := withoutNoise(x.Values, want.F32, first["grad."+name])
-			near(t, fmt.Sprintf("%s after step %d", name, i+1), have, ref, 1e-4)
+			check(fmt.Sprintf("%s after step %d", name, i+1), name, x.Values, want.F32)
 		}
-	}
-	if f.After != nil {
-		loss, err := s.Loss(t.Context(), f.batches[:1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		nearNumber(t, "loss afterwards", loss, *f.After, 1e-4)
 	}
 }
 
